@@ -1,0 +1,326 @@
+"""One run: what is in the source and not in the archive gets into it.
+
+::
+
+    walk -> compare with catalogue -> intake (read, cut, hash) -> packer -> courier -> storage
+                                          `-> ledger (entries) -'
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarchiver.cas.catalogue import Catalogue, Known, join
+from pyarchiver.cas.courier import Courier
+from pyarchiver.cas.intake import FileChanged, Intake, Ref
+from pyarchiver.cas.ledger import Ledger
+from pyarchiver.cas.log import Log
+from pyarchiver.cas.packer import Packer
+from pyarchiver.cas.progress import Observer, Quiet, show
+from pyarchiver.cas.settings import Settings, parse
+from pyarchiver.cas.storage import Storage, open_storage
+from pyarchiver.cas.walk import Folder, Walker
+from pyarchiver.formats.entry import EntryKind, Hole
+from pyarchiver.formats.errors import SourceError, StorageError
+from pyarchiver.formats.records import RunComplete
+
+# A file modified this recently may be modified again within the same timestamp.
+_RACY_NS = 2_000_000_000
+_LOOK_AGAIN = -(1 << 63)
+_READ_ATTEMPTS = 3
+_KINDS = {
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.FOLDER,
+    stat.S_IFLNK: EntryKind.SYMLINK,
+}
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run did. `snapshot` is 0 and `head` empty only if there never was one."""
+
+    snapshot: int
+    head: str
+    new: bool
+    changed: int
+    gone: int
+    read: int
+    stored: int
+    objects: int
+    files: int
+    size: int
+
+
+def resume(
+    catalogue: Catalogue, observer: Observer, *, rehash: bool = False, allow_empty: bool = False
+) -> RunResult:
+    """Complete an interrupted run of the archive, and add what is new or changed.
+
+    Raises SourceError, StorageError or CatalogueError; what was committed until then stays, and
+    the next call goes on from there.
+    """
+    settings = parse(catalogue.settings, Path("/"))
+    storage = open_storage(settings.url)
+    storage.check()
+    with _Run(catalogue, storage, settings, observer, rehash) as run:
+        return run.execute(allow_empty)
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        storage: Storage,
+        settings: Settings,
+        observer: Observer,
+        rehash: bool,
+    ) -> None:
+        self._catalogue = catalogue
+        self._observer = observer
+        self._settings = settings
+        self._rehash = rehash
+        self._ctime = "ctime" not in settings.ignore
+        self._inode = "inode" not in settings.ignore
+        self._walker = _walker(catalogue, settings, observer)
+        self._root = self._walker.root_stat()
+        spool = storage.spool or _spool(catalogue, settings)
+        self._courier = Courier(catalogue, storage, spool, observer)
+        self._courier.resend()
+        self._number = catalogue.begin_run(time.time_ns())
+        self._ledger = Ledger(catalogue, self._number)
+        self._log = Log(catalogue, self._courier, settings.suite, self._number)
+        self._packer = Packer(
+            catalogue, self._courier, self._ledger, settings, self._number,
+            self._on_staged, self._log.write,
+        )  # fmt: skip
+        self._any_chunks = catalogue.has_chunks()
+        self._intake = Intake(
+            catalogue.keys, settings.chunk_size, self._find, self._packer.take,
+            self._packer.add_block,
+        )  # fmt: skip
+        self._changed = self._gone = self._read = 0
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._packer.close()
+        self._courier.close()
+
+    def execute(self, allow_empty: bool) -> RunResult:
+        """The whole run."""
+        self._check_not_empty(allow_empty)
+        self._begin()
+        for folder in self._walker.folders():
+            if isinstance(folder, Folder):
+                self._folder(folder)
+                self._packer.settle()
+        self._intake.flush()
+        self._packer.finish()
+        return self._complete()
+
+    def _check_not_empty(self, allow_empty: bool) -> None:
+        with os.scandir(self._walker.root) as found:
+            empty = next(found, None) is None
+        if empty and not allow_empty and self._catalogue.totals()[0]:
+            raise SourceError(
+                f"source {os.fsdecode(self._walker.root)} is empty and the archive is not: is it "
+                "mounted? --allow-empty records all of it as deleted"
+            )
+
+    def _begin(self) -> None:
+        files = size = None
+        if self._observer.wants_total:
+            self._observer.begin("scanning", None, None)
+            files, size = self._survey()
+        self._observer.begin("archiving", files, size)
+
+    def _survey(self) -> tuple[int, int]:
+        """(files, bytes) that the run will read: a walk of its own, for the sake of an ETA."""
+        files = size = 0
+        for folder in _walker(self._catalogue, self._settings, Quiet()).folders():
+            if isinstance(folder, Folder):
+                known = self._catalogue.folder(folder.path)
+                for name, found in folder.found:
+                    if stat.S_ISREG(found.st_mode) and not self._unchanged(known.get(name), found):
+                        files += 1
+                        size += found.st_size
+        return files, size
+
+    def _complete(self) -> RunResult:
+        files, size = self._catalogue.totals()
+        new = self._log.pending()
+        if new:
+            began = self._catalogue.began(self._number)
+            self._log.write(RunComplete(self._number, began, time.time_ns(), files, size))
+            self._courier.collect(wait_for=0)
+        else:
+            self._catalogue.abandon_run(self._number)
+        head = self._catalogue.head
+        return RunResult(
+            self._catalogue.last_snapshot(), head.hash.hex(), new, self._changed, self._gone,
+            self._read, self._courier.stored, self._courier.objects, files, size,
+        )  # fmt: skip
+
+    # One folder, one file
+
+    def _folder(self, folder: Folder) -> None:
+        known = self._catalogue.folder(folder.path)
+        if not folder.path:
+            self._root_folder(known)
+        racy = time.time_ns() - _RACY_NS
+        for name, found in folder.found:
+            before = known.pop(name, None)
+            if self._unchanged(before, found) and not self._rehash:
+                continue
+            kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+            path = join(folder.path, name)
+            if kind is None:
+                self._observer.problem(f"{show(path)}: a socket or device; left out")
+            elif kind == EntryKind.FILE:
+                self._file(folder.path, name, before, racy)
+            else:
+                self._other(folder.path, name, found, before, racy, kind)
+            if before and before.kind == EntryKind.FOLDER and kind != EntryKind.FOLDER:
+                self._gone_below(path)
+        for name, before in known.items():
+            if name not in folder.hidden and before.kind != EntryKind.GONE and name:
+                self._mark_gone(folder.path, name, before)
+
+    def _root_folder(self, known: dict[bytes, Known]) -> None:
+        before = known.pop(b"", None)
+        if not self._unchanged(before, self._root):
+            racy = time.time_ns() - _RACY_NS
+            self._other(b"", b"", self._root, before, racy, EntryKind.FOLDER)
+
+    def _unchanged(self, before: Known | None, found: os.stat_result) -> bool:
+        if before is None or before.mtime != found.st_mtime_ns:
+            return False
+        mode = found.st_mode
+        if stat.S_ISREG(mode):
+            if before.kind != EntryKind.FILE or before.size != found.st_size:
+                return False
+        elif before.kind != _KINDS.get(stat.S_IFMT(mode)):
+            return False
+        if self._ctime and before.ctime != found.st_ctime_ns:
+            return False
+        return not self._inode or before.inode == _inode(found)
+
+    def _known(
+        self, found: os.stat_result, before: Known | None, racy: int, kind: EntryKind
+    ) -> Known:
+        version = before.version if before else 0
+        settled = max(found.st_mtime_ns, found.st_ctime_ns if self._ctime else 0) < racy
+        mtime = found.st_mtime_ns if settled else _LOOK_AGAIN
+        size = found.st_size if kind == EntryKind.FILE else 0
+        return Known(version, int(kind), size, mtime, found.st_ctime_ns, _inode(found))
+
+    def _other(
+        self, folder: bytes, name: bytes, found: os.stat_result, before: Known | None,
+        racy: int, kind: EntryKind,
+    ) -> None:  # fmt: skip
+        where = self._where(join(folder, name))
+        link = b""
+        if kind == EntryKind.SYMLINK:
+            try:
+                link = os.readlink(where)
+            except OSError as error:
+                self._observer.problem(f"{show(join(folder, name))}: {error.strerror}; left out")
+                return
+        self._ledger.add(
+            folder, name, where, found, self._known(found, before, racy, kind), [], link
+        )
+
+    def _file(self, folder: bytes, name: bytes, before: Known | None, racy: int) -> None:
+        path = join(folder, name)
+        where = self._where(path)
+        for _ in range(_READ_ATTEMPTS):
+            try:
+                found, content = self._read_file(where)
+            except FileNotFoundError:
+                if before and before.kind != EntryKind.GONE:
+                    self._mark_gone(folder, name, before)
+                return
+            except FileChanged:
+                continue
+            except OSError as error:
+                self._observer.problem(f"{show(path)}: {error.strerror}; left as it was")
+                return
+            known = self._known(found, before, racy, EntryKind.FILE)
+            self._ledger.add(folder, name, where, found, known, content)
+            self._changed += 1
+            self._observer.advance(files=1)
+            return
+        self._observer.problem(f"{show(path)}: it changes while being read; left for the next run")
+
+    def _read_file(self, where: bytes) -> tuple[os.stat_result, list[Ref | Hole]]:
+        descriptor = os.open(where, _OPEN_FLAGS)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileChanged
+            content = self._intake.read(descriptor, found)
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        if found.st_size != after.st_size or found.st_mtime_ns != after.st_mtime_ns:
+            raise FileChanged
+        self._read += found.st_size
+        self._observer.advance(read=found.st_size)
+        return found, content
+
+    def _mark_gone(self, folder: bytes, name: bytes, before: Known) -> None:
+        self._ledger.gone(folder, name)
+        self._gone += 1
+        if before.kind == EntryKind.FOLDER:
+            self._gone_below(join(folder, name))
+
+    def _gone_below(self, path: bytes) -> None:
+        for folder, name in self._catalogue.below(path):
+            self._ledger.gone(folder, name)
+            self._gone += 1
+
+    def _where(self, path: bytes) -> bytes:
+        return self._walker.root + b"/" + path if path else self._walker.root
+
+    # Chunks
+
+    def _find(self, chunk_id: bytes) -> tuple[bytes, int] | None:
+        return self._catalogue.find_chunk(chunk_id) if self._any_chunks else None
+
+    def _on_staged(self, ids: list[bytes]) -> None:
+        self._any_chunks = True
+        self._intake.forget(ids)
+
+
+def _inode(found: os.stat_result) -> int:
+    return found.st_ino & ((1 << 63) - 1)
+
+
+def _walker(catalogue: Catalogue, settings: Settings, observer: Observer) -> Walker:
+    """A walker that leaves out the archive's own files, should they be in the source."""
+    archive = catalogue.path.resolve()
+    own = {archive.with_name(archive.name + end) for end in ("", "-wal", "-shm", ".lock", ".new")}
+    return Walker(
+        settings.source, settings.exclude, own | {_spool_folder(catalogue, settings)}, observer
+    )
+
+
+def _spool_folder(catalogue: Catalogue, settings: Settings) -> Path:
+    return settings.spool or catalogue.path.resolve().with_suffix(".spool")
+
+
+def _spool(catalogue: Catalogue, settings: Settings) -> Path:
+    folder = _spool_folder(catalogue, settings)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"spool folder {folder}: {error.strerror}") from None
+    return folder

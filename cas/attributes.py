@@ -1,0 +1,81 @@
+"""What files carry besides their bytes: owners by name, extended attributes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import lru_cache
+
+_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA)
+
+
+@lru_cache(maxsize=1024)
+def owner_names(uid: int, gid: int) -> tuple[str, str]:
+    """(user, group) by name, empty where the system has none."""
+    try:
+        import grp
+        import pwd
+    except ImportError:
+        return "", ""
+    user = group = ""
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        pass
+    try:
+        group = grp.getgrgid(gid).gr_name
+    except KeyError:
+        pass
+    return user, group
+
+
+@lru_cache(maxsize=1024)
+def owner_ids(uid: int, gid: int, user: str, group: str) -> tuple[int, int]:
+    """The ids of an owner on this system: by name where there is one, else by number."""
+    try:
+        import grp
+        import pwd
+    except ImportError:
+        return uid, gid
+    try:
+        uid = pwd.getpwnam(user).pw_uid if user else uid
+    except KeyError:
+        pass
+    try:
+        gid = grp.getgrnam(group).gr_gid if group else gid
+    except KeyError:
+        pass
+    return uid, gid
+
+
+_NONE: dict[bytes, bytes] = {}
+
+
+def read_xattrs(path: bytes) -> dict[bytes, bytes]:
+    """Extended attributes of a path itself; those that may not be read are left out."""
+    if not hasattr(os, "listxattr"):
+        return _NONE
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+        if not names:
+            return _NONE
+        return {os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names}
+    except OSError:
+        return _NONE
+
+
+def write_xattrs(path: bytes, wanted: dict[bytes, bytes]) -> list[bytes]:
+    """Set extended attributes; returns the names of those that the system refuses."""
+    if not wanted:
+        return []
+    if not hasattr(os, "setxattr"):
+        return list(wanted)
+    refused = []
+    for name, value in wanted.items():
+        try:
+            os.setxattr(path, name, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            refused.append(name)
+    return refused

@@ -1,0 +1,52 @@
+"""Makes a new archive: checks first, then keys, slots and the .archive."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pyarchiver.cas.catalogue import SUFFIX, Catalogue
+from pyarchiver.cas.progress import Quiet
+from pyarchiver.cas.settings import Settings
+from pyarchiver.cas.storage import open_storage
+from pyarchiver.cas.walk import Walker
+from pyarchiver.formats import keys, recovery
+from pyarchiver.formats.errors import CatalogueError, SettingsError
+
+
+def archive_path(settings: Settings, folder: Path) -> Path:
+    """Where the .archive goes: beside the ini file."""
+    return folder / (settings.name + SUFFIX)
+
+
+def check(settings: Settings, archive: Path) -> Settings:
+    """All that can be checked without writing; returns the settings with the source resolved."""
+    if archive.exists():
+        raise CatalogueError(
+            f"{archive} is already there: pyarchiver resume {archive} continues it"
+        )
+    settings = replace(settings, source=settings.source.resolve())
+    Walker(settings.source, settings.exclude, set(), Quiet()).root_stat()
+    open_storage(settings.url)
+    parts = urlsplit(settings.url)
+    if parts.scheme == "file":
+        folder = Path(unquote(parts.path)).resolve()
+        if folder.is_relative_to(settings.source):
+            raise SettingsError(
+                f"setting 'url': {folder} lies in the source, the archive would archive itself"
+            )
+    if not os.access(archive.parent, os.W_OK):
+        raise CatalogueError(f"cannot write to {archive.parent}: move the ini file elsewhere")
+    return settings
+
+
+def create(settings: Settings, archive: Path, password: str) -> tuple[Catalogue, str]:
+    """A new .archive, open for writing, and its recovery code, which nothing else keeps."""
+    open_storage(settings.url).prepare()
+    secret = os.urandom(recovery.SECRET_SIZE)
+    own = keys.new_keys()
+    slots = (keys.password_slot(own, password), keys.recovery_slot(own, secret))
+    catalogue = Catalogue.create(archive, own.writer(), slots, settings.values())
+    return catalogue, recovery.encode(secret)

@@ -1,0 +1,147 @@
+"""The ledger: turns what was read into entries, in order, once their chunks have a place."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from dataclasses import dataclass
+
+from pyarchiver.cas.attributes import owner_names, read_xattrs
+from pyarchiver.cas.catalogue import Batch, Catalogue, Known, VersionRow, join
+from pyarchiver.cas.intake import Ref
+from pyarchiver.formats.entry import (
+    Content,
+    EntryKind,
+    Hole,
+    Node,
+    Run,
+    encode_entry,
+    encode_node,
+    hash_content,
+)
+
+GONE = Known(0, int(EntryKind.GONE), 0, 0, 0, 0)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A path whose entry is due once block `need` is packed."""
+
+    folder: bytes
+    name: bytes
+    known: Known
+    node: Node
+    content: list[Ref | Hole]
+    need: int
+
+
+class Ledger:
+    """Collects finished paths and releases their entries after the blocks they need.
+
+    An entry equal to the path's newest one is no new version: only what the file system said of
+    the path is noted, so that the next run need not read the file again.
+    """
+
+    def __init__(self, catalogue: Catalogue, run: int) -> None:
+        self._catalogue = catalogue
+        self._run = run
+        self._file_key = catalogue.keys.file_key
+        self._sequence = catalogue.last_version()
+        self._waiting: deque[Waiting] = deque()
+        self.batch = Batch()
+
+    def add(
+        self,
+        folder: bytes,
+        name: bytes,
+        where: bytes,
+        found: os.stat_result,
+        known: Known,
+        content: list[Ref | Hole],
+        link: bytes = b"",
+    ) -> None:
+        """A folder, file or link found at the absolute path `where`; `known` as it is noted."""
+        user, group = owner_names(found.st_uid, found.st_gid)
+        node = Node(
+            EntryKind(known.kind),
+            stat.S_IMODE(found.st_mode),
+            found.st_mtime_ns,
+            found.st_uid,
+            found.st_gid,
+            user,
+            group,
+            size=known.size,
+            link=link,
+            hardlink=found.st_ino if found.st_nlink > 1 and not _is_folder(found) else 0,
+            xattrs=read_xattrs(where),
+        )
+        need = max((p.block for p in content if isinstance(p, Ref)), default=0)
+        self._waiting.append(Waiting(folder, name, known, node, content, need))
+
+    def gone(self, folder: bytes, name: bytes) -> None:
+        """A path that is there no longer."""
+        self._waiting.append(Waiting(folder, name, GONE, Node(EntryKind.GONE), [], 0))
+
+    @property
+    def waiting(self) -> int:
+        """How many paths wait for blocks."""
+        return len(self._waiting)
+
+    def release(self, packed: int) -> list[bytes]:
+        """Entries due now that block `packed` has its place; they are added to the batch too."""
+        entries = []
+        while self._waiting and self._waiting[0].need <= packed:
+            entry = self._release(self._waiting.popleft())
+            if entry:
+                entries.append(entry)
+        return entries
+
+    def take_batch(self) -> Batch:
+        """The versions released since the last call."""
+        batch, self.batch = self.batch, Batch()
+        return batch
+
+    def _release(self, due: Waiting) -> bytes | None:
+        node = due.node
+        if node.kind == EntryKind.FILE:
+            parts = [(p.id, p.length) if isinstance(p, Ref) else p.length for p in due.content]
+            node = Node(
+                node.kind, node.mode, node.mtime, node.uid, node.gid, node.user, node.group,
+                node.size, hash_content(self._file_key, node.size, parts),
+                _runs(due.content), b"", node.hardlink, node.xattrs,
+            )  # fmt: skip
+        fields = encode_node(node)
+        known = due.known
+        if known.version and self._catalogue.fields(known.version) == fields:
+            self.batch.paths.append((due.folder, due.name, known))
+            return None
+        self._sequence += 1
+        version = VersionRow(
+            self._sequence, due.folder, due.name, self._run, int(node.kind), fields
+        )
+        self.batch.versions.append(version)
+        self.batch.paths.append((due.folder, due.name, known._replace(version=self._sequence)))
+        return encode_entry(join(due.folder, due.name), self._run, self._sequence, fields)
+
+
+def _runs(content: list[Ref | Hole]) -> Content:
+    runs: list[Run | Hole] = []
+    for part in content:
+        if isinstance(part, Hole):
+            runs.append(part)
+            continue
+        last = runs[-1] if runs else None
+        if (
+            isinstance(last, Run)
+            and last.object_id == part.object_id
+            and last.first + last.count == part.ordinal
+        ):
+            runs[-1] = Run(last.object_id, last.first, last.count + 1)
+        else:
+            runs.append(Run(part.object_id, part.ordinal, 1))
+    return tuple(runs)
+
+
+def _is_folder(found: os.stat_result) -> bool:
+    return stat.S_ISDIR(found.st_mode)

@@ -1,0 +1,121 @@
+"""file:// storage: a folder on a disk. Packs are written in place as NAME.part and renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pyarchiver.cas.durable import sync_folder
+from pyarchiver.cas.storage import Stored
+from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
+
+
+@contextmanager
+def _storage_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingError(f"{what}: not there") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"{what}: no space left in the storage; free some and run resume"
+            ) from None
+        raise StorageError(f"{what}: {error.strerror}") from None
+
+
+class LocalStorage:
+    """Objects as files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spool: Path | None = folder
+        self._open: tuple[str, FileIO] | None = None
+
+    @classmethod
+    def of_url(cls, url: str) -> LocalStorage:
+        """The folder of a file:// URL."""
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise SettingsError(f"setting 'url': {url} should be file:///absolute/folder")
+        return cls(Path(unquote(parts.path)))
+
+    def prepare(self) -> None:
+        """Make the folder, and a file in it."""
+        with _storage_errors(f"storage {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".pyarchiver-probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+
+    def check(self) -> None:
+        """The folder must be there: it may be on a disk that is not mounted."""
+        if not self.folder.is_dir():
+            raise StorageError(f"storage {self.folder} is not there: is its disk mounted?")
+
+    def put(self, name: str, spooled: Path) -> None:
+        """Rename within the folder; a file from elsewhere is copied, fsynced and renamed."""
+        target = self.folder / name
+        with _storage_errors(f"object {name}"):
+            if spooled.parent != self.folder:
+                spooled = self._copy(spooled, self.folder / f"{name}.part")
+            if target.exists() and spooled.exists():
+                raise StorageError(f"object {name} is there already: it is not overwritten")
+            try:
+                spooled.rename(target)
+            except FileNotFoundError:
+                if not target.exists():
+                    raise
+            sync_folder(self.folder)
+
+    def _copy(self, spooled: Path, part: Path) -> Path:
+        if spooled.exists():
+            with spooled.open("rb") as source, part.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+                target.flush()
+                os.fsync(target.fileno())
+            spooled.unlink()
+        return part
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """Read a range; the last object stays open for the next one."""
+        with _storage_errors(f"object {name}"):
+            if self._open is None or self._open[0] != name:
+                self.close()
+                self._open = (name, (self.folder / name).open("rb", buffering=0))
+            file = self._open[1]
+            file.seek(start)
+            filled = 0
+            while filled < len(into) and (count := file.readinto(into[filled:])):
+                filled += count
+            return filled
+
+    def close(self) -> None:
+        """Close the file kept open for reading."""
+        if self._open:
+            self._open[1].close()
+            self._open = None
+
+    def size(self, name: str) -> int:
+        """From the file system."""
+        with _storage_errors(f"object {name}"):
+            return (self.folder / name).stat().st_size
+
+    def list(self) -> Iterator[Stored]:
+        """Regular files directly in the folder."""
+        with _storage_errors(f"storage {self.folder}"), os.scandir(self.folder) as found:
+            for item in found:
+                if item.is_file(follow_symlinks=False):
+                    yield Stored(item.name, item.stat(follow_symlinks=False).st_size)
+
+    def delete(self, name: str) -> None:
+        """Unlink and fsync the folder."""
+        with _storage_errors(f"object {name}"):
+            (self.folder / name).unlink(missing_ok=True)
+            sync_folder(self.folder)

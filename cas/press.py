@@ -1,0 +1,96 @@
+"""Compresses blocks in worker threads, in memory that is used again and again.
+
+Fresh memory costs more than hashing it (page faults), so blocks live in a fixed set of slots:
+when all are under way the producer must wait. That bounds the pipeline's memory.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import zstandard
+
+from pyarchiver.cas.intake import RawBlock, Slot
+from pyarchiver.formats.block import STORED, ZSTD, block_head, compressor
+from pyarchiver.formats.payload import BLOCK_RAW_MAX
+
+WORKERS = max(1, min(8, os.cpu_count() or 1))
+SLOTS = WORKERS + 4
+_SAMPLE = 4096
+_SAMPLES_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pressed:
+    """A block ready to be packed: `head` and `data` side by side are the body of its record."""
+
+    raw: RawBlock
+    head: bytes
+    data: memoryview
+
+
+class Press:
+    """A fixed set of slots, and the threads that compress from one half of each to the other."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._made = 0
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(WORKERS, "press")
+
+    def take(self) -> Slot | None:
+        """A free slot, or None while all are under way."""
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            if self._made == SLOTS:
+                return None
+            self._made += 1
+            return Slot(*(memoryview(bytearray(BLOCK_RAW_MAX)) for _ in range(2)))
+
+    def give_back(self, slot: Slot) -> None:
+        """The block in this slot has been written."""
+        self._free.put(slot)
+
+    def submit(self, raw: RawBlock) -> Future[Pressed]:
+        """Compress a block in a worker."""
+        return self._pool.submit(self._press, raw)
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _press(self, raw: RawBlock) -> Pressed:
+        lengths = [ref.length for ref in raw.refs]
+        plain = raw.slot.raw[: raw.used]
+        if _worth_trying(plain, lengths):
+            # Gains under 1/64 are not worth decompressing; a full buffer means there was less.
+            out = raw.slot.out[: len(plain) - (len(plain) >> 6)]
+            size = self._compressor().stream_reader(plain, size=len(plain)).readinto(out)
+            if size < len(out):
+                return Pressed(raw, block_head(ZSTD, lengths), out[:size])
+        return Pressed(raw, block_head(STORED, lengths), plain)
+
+    def _compressor(self) -> zstandard.ZstdCompressor:
+        found: zstandard.ZstdCompressor | None = getattr(self._local, "compressor", None)
+        if found is None:
+            found = self._local.compressor = compressor(self._level, BLOCK_RAW_MAX)
+        return found
+
+
+def _worth_trying(plain: memoryview, lengths: list[int]) -> bool:
+    """Whether a sample from the middle of each chunk shrinks; photographs and films do not."""
+    if len(lengths) > _SAMPLES_MAX:
+        return True
+    samples, at = bytearray(), 0
+    for length in lengths:
+        middle = at + max(0, length - _SAMPLE) // 2
+        samples += plain[middle : middle + min(length, _SAMPLE)]
+        at += length
+    shrunk = len(zstandard.ZstdCompressor(level=1).compress(samples))
+    return shrunk < len(samples) - (len(samples) >> 6)

@@ -1,0 +1,73 @@
+-- The catalogue, version 1. Everything that was sent to the storage, and the state of every path.
+
+CREATE TABLE config (
+    name TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- A run that ended is a snapshot. Times in ns since 1970; ended is NULL while it is incomplete.
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY,
+    began INTEGER NOT NULL,
+    ended INTEGER,
+    files INTEGER NOT NULL DEFAULT 0,
+    size INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Every object ever named: state 0 STAGED (complete in the spool), 1 STORED (in the storage).
+CREATE TABLE objects (
+    id INTEGER PRIMARY KEY,
+    object_id BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    kind INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    blake3 BLOB NOT NULL,
+    header BLOB NOT NULL,
+    state INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX staged ON objects (state) WHERE state = 0;
+
+-- The bodies of a pack's index records: what lies where in it.
+CREATE TABLE indexes (
+    object INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (object, part)
+) STRICT;
+
+CREATE TABLE chunks (
+    id BLOB PRIMARY KEY,
+    object INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE folders (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE
+) STRICT;
+
+-- Every state of every path; id is the entry's sequence. fields: an entry's msgpack map.
+CREATE TABLE versions (
+    id INTEGER PRIMARY KEY,
+    folder INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    run INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    fields BLOB NOT NULL
+) STRICT;
+
+-- The newest state of every path, and what the file system said of it then.
+CREATE TABLE paths (
+    folder INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mtime INTEGER NOT NULL,
+    ctime INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    PRIMARY KEY (folder, name)
+) STRICT, WITHOUT ROWID;

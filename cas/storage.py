@@ -1,0 +1,65 @@
+"""What every storage can do. Objects are immutable: named once, never overwritten.
+
+Retry, rate limits and faults are wrappers of this protocol, not branches in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from pyarchiver.formats.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object in a listing: its name and size in bytes."""
+
+    name: str
+    size: int
+
+
+class Storage(Protocol):
+    """A place for objects. All failures are StorageError; a missing object is MissingError."""
+
+    spool: Path | None
+    """The folder in which packs must be built to be `put` without a copy; None: anywhere."""
+
+    def prepare(self) -> None:
+        """Create the place if need be, and prove that it can be written to. Idempotent."""
+
+    def check(self) -> None:
+        """Raise StorageError unless the place is there; never creates it."""
+
+    def put(self, name: str, spooled: Path) -> None:
+        """Make the fsynced file `spooled` the object `name`, and consume the file.
+
+        When it returns, the object is durable under its name. Atomic: the name is there with
+        all bytes or not at all. Idempotent: if `spooled` is gone and the object is there, an
+        earlier call got through.
+        """
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """Fill `into` with the object's bytes from `start` on; returns how many there were."""
+
+    def size(self, name: str) -> int:
+        """The object's size in bytes."""
+
+    def list(self) -> Iterator[Stored]:
+        """All files in the place, ours and others, in no particular order."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object durably. Idempotent: a missing one is no error."""
+
+
+def open_storage(url: str) -> Storage:
+    """The storage of a URL. Nothing is contacted yet."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        from pyarchiver.cas.local import LocalStorage
+
+        return LocalStorage.of_url(url)
+    raise SettingsError(f"setting 'url': no storage of kind {parts.scheme}://; use file:///folder")

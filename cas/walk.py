@@ -1,0 +1,111 @@
+"""Walks the source folder by folder, in an order that stays the same from run to run."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pathspec
+
+from pyarchiver.cas.progress import Observer, show
+from pyarchiver.formats.errors import SettingsError, SourceError
+
+Found = tuple[bytes, os.stat_result]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What stands in one folder. `hidden`: names that are there and could not be looked at."""
+
+    path: bytes
+    found: list[Found]
+    hidden: frozenset[bytes] = frozenset()
+
+
+class Walker:
+    """Lists the source. `skip` holds absolute paths that are never archived (the .archive)."""
+
+    def __init__(
+        self, source: Path, exclude: tuple[str, ...], skip: set[Path], observer: Observer
+    ) -> None:
+        self.root = os.fsencode(source)
+        self._skip = {os.fsencode(path) for path in skip}
+        self._observer = observer
+        self._excluded = _matcher(exclude)
+
+    def root_stat(self) -> os.stat_result:
+        """The source folder itself; SourceError where it cannot be read."""
+        try:
+            found = os.stat(self.root)
+            os.scandir(self.root).close()
+        except OSError as error:
+            raise SourceError(f"source {os.fsdecode(self.root)}: {error.strerror}") from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise SourceError(f"source {os.fsdecode(self.root)} is not a folder")
+        return found
+
+    def folders(self) -> Iterator[Folder | bytes]:
+        """Each folder, parents before what is in them; just the path of one that is unreadable."""
+        pending = [b""]
+        while pending:
+            path = pending.pop()
+            folder = self._list(path)
+            if folder is None:
+                yield path
+                continue
+            yield folder
+            prefix = path + b"/" if path else b""
+            below = [prefix + name for name, st in folder.found if stat.S_ISDIR(st.st_mode)]
+            pending += reversed(below)
+
+    def _list(self, path: bytes) -> Folder | None:
+        found: list[Found] = []
+        hidden: set[bytes] = set()
+        where = self.root + b"/" + path if path else self.root
+        try:
+            with os.scandir(where) as entries:
+                for entry in entries:
+                    if self._skip and entry.path in self._skip:
+                        continue
+                    try:
+                        found.append((entry.name, entry.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        hidden.add(entry.name)
+                        self._observer.problem(f"{show(entry.path)}: {error.strerror}; left out")
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and path:
+                return Folder(path, [])
+            self._observer.problem(f"folder {show(path)}: {error.strerror}; left as it was")
+            return None
+        if self._excluded:
+            prefix = path + b"/" if path else b""
+            found = [item for item in found if not self._excluded(prefix, item)]
+        # Files of one suffix side by side: like compresses with like (sidecars, sources).
+        found.sort(key=_order)
+        return Folder(path, found, frozenset(hidden))
+
+
+def _order(item: Found) -> tuple[bytes, bytes]:
+    name = item[0]
+    dot = name.rfind(b".")
+    return (name[dot:].lower() if dot > 0 else b"", name)
+
+
+def _matcher(patterns: tuple[str, ...]) -> Callable[[bytes, Found], bool] | None:
+    if not patterns:
+        return None
+    try:
+        spec = pathspec.GitIgnoreSpec.from_lines(patterns)
+    except ValueError as error:
+        raise SettingsError(f"setting 'exclude': {error}") from None
+
+    def excluded(prefix: bytes, item: Found) -> bool:
+        path = os.fsdecode(prefix + item[0])
+        return spec.match_file(path + "/" if stat.S_ISDIR(item[1].st_mode) else path)
+
+    return excluded

@@ -1,0 +1,91 @@
+"""msgpack with limits: every map of the format is packed and checked here.
+
+Field names that begin with an upper-case letter are *critical*: a reader that does not know
+one refuses the value. Other unknown fields are ignored, so that a later version can add some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, cast
+
+import msgpack
+
+from pyarchiver.formats.errors import DamagedError, UnsupportedError
+
+T = TypeVar("T")
+
+pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+"""One value as msgpack; not for use by several threads at once."""
+
+
+def _no_extensions(code: int, data: bytes) -> None:
+    raise ValueError(f"extension type {code}")
+
+
+def unpack(data: bytes | memoryview) -> Any:
+    """The single msgpack value in `data`; lengths inside cannot exceed `len(data)`.
+
+    Raises DamagedError for anything else, trailing bytes included.
+    """
+    try:
+        return msgpack.unpackb(
+            data, raw=False, use_list=True, strict_map_key=True, ext_hook=_no_extensions
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise DamagedError(f"not a msgpack value: {error}") from None
+
+
+def unpack_all(data: bytes, limit: int) -> list[Any]:
+    """The msgpack values standing one after another in `data`, at most `limit` bytes of it."""
+    if len(data) > limit:
+        raise DamagedError(f"{len(data)} bytes of values, more than the {limit} allowed")
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        use_list=True,
+        strict_map_key=False,
+        ext_hook=_no_extensions,
+        max_buffer_size=max(1, len(data)),
+    )
+    unpacker.feed(data)
+    try:
+        values = list(unpacker)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise DamagedError(f"not a sequence of msgpack values: {error}") from None
+    if unpacker.tell() != len(data):
+        raise DamagedError("a msgpack value is cut off")
+    return values
+
+
+def fields(value: object, known: Collection[str]) -> dict[str, Any]:
+    """`value` as a map of named fields; refuses unknown critical names."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise DamagedError("expected a map of named fields")
+    for name in value:
+        if name not in known and name[:1].isupper():
+            raise UnsupportedError(f"unknown critical field {name!r}: a newer pyarchiver wrote it")
+    return cast(dict[str, Any], value)
+
+
+def need(map_: dict[str, Any], name: str, kind: type[T]) -> T:
+    """The field `name`, which must be there and be exactly of type `kind`."""
+    value = map_.get(name)
+    if type(value) is not kind:
+        raise DamagedError(f"field {name!r} is missing or not of type {kind.__name__}")
+    return value
+
+
+def number(map_: dict[str, Any], name: str, low: int, high: int) -> int:
+    """The integer field `name`, from `low` to `high` inclusive."""
+    value = need(map_, name, int)
+    if not low <= value <= high:
+        raise DamagedError(f"field {name!r} is {value}, outside {low} to {high}")
+    return value
+
+
+def sized(map_: dict[str, Any], name: str, length: int) -> bytes:
+    """The binary field `name`, of exactly `length` bytes."""
+    value = need(map_, name, bytes)
+    if len(value) != length:
+        raise DamagedError(f"field {name!r} has {len(value)} bytes, not {length}")
+    return value
