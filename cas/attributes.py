@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from functools import lru_cache
@@ -18,14 +19,10 @@ def owner_names(uid: int, gid: int) -> tuple[str, str]:
     except ImportError:
         return "", ""
     user = group = ""
-    try:
+    with contextlib.suppress(KeyError):
         user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        pass
-    try:
+    with contextlib.suppress(KeyError):
         group = grp.getgrgid(gid).gr_name
-    except KeyError:
-        pass
     return user, group
 
 
@@ -37,14 +34,10 @@ def owner_ids(uid: int, gid: int, user: str, group: str) -> tuple[int, int]:
         import pwd
     except ImportError:
         return uid, gid
-    try:
+    with contextlib.suppress(KeyError):
         uid = pwd.getpwnam(user).pw_uid if user else uid
-    except KeyError:
-        pass
-    try:
+    with contextlib.suppress(KeyError):
         gid = grp.getgrnam(group).gr_gid if group else gid
-    except KeyError:
-        pass
     return uid, gid
 
 

@@ -410,7 +410,7 @@ class Catalogue:
 
         Sorted by id, so that the table's pages are filled in order.
         """
-        rows = []
+        rows: list[tuple[bytes, int, int]] = []
         for body in bodies:
             ids = Index.decode(body).ids
             first = len(rows)
@@ -486,6 +486,16 @@ class Catalogue:
             f"v.id IN ({newest}) ORDER BY v.id", int(EntryKind.GONE), int(EntryKind.FOLDER)
         )
 
+    def replaced_kinds(self) -> list[VersionRow]:
+        """The older state of each path that was both a folder and something else."""
+        newest = (
+            "SELECT max(id) AS id, folder, name FROM versions WHERE kind != ?"
+            " GROUP BY folder, name, kind = ?"
+        )
+        older = f"SELECT min(id) FROM ({newest}) GROUP BY folder, name HAVING count(*) > 1"
+        values = int(EntryKind.GONE), int(EntryKind.FOLDER)
+        return list(self._versions(f"v.id IN ({older})", *values))
+
     def _versions(self, condition: str, *values: object) -> Iterator[VersionRow]:
         query = (
             "SELECT v.id, f.path, v.name, v.run, v.kind, v.fields"
@@ -529,6 +539,10 @@ class Catalogue:
     def bulk(self) -> _transaction:
         """A transaction around many insertions, for rebuilding a catalogue from objects."""
         return _transaction(self._db)
+
+    def set_settings(self, values: dict[str, str]) -> None:
+        """Settings read from a manifest, within `bulk`."""
+        self._configure({"settings": wire.pack(values)})
 
     def add_versions(self, batch: Batch) -> None:
         """Insert versions read from objects, within `bulk`; those known already stay."""

@@ -22,7 +22,17 @@ class Stored:
     size: int
 
 
-class Storage(Protocol):
+class Readable(Protocol):
+    """What reading needs. All failures are StorageError; a missing object is MissingError."""
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """Fill `into` with the object's bytes from `start` on; returns how many there were."""
+
+    def size(self, name: str) -> int:
+        """The object's size in bytes."""
+
+
+class Storage(Readable, Protocol):
     """A place for objects. All failures are StorageError; a missing object is MissingError."""
 
     spool: Path | None
@@ -41,12 +51,6 @@ class Storage(Protocol):
         all bytes or not at all. Idempotent: if `spooled` is gone and the object is there, an
         earlier call got through.
         """
-
-    def get_into(self, name: str, start: int, into: memoryview) -> int:
-        """Fill `into` with the object's bytes from `start` on; returns how many there were."""
-
-    def size(self, name: str) -> int:
-        """The object's size in bytes."""
 
     def list(self) -> Iterator[Stored]:
         """All files in the place, ours and others, in no particular order."""

@@ -1,0 +1,29 @@
+"""Decrypt: a folder of objects and a secret, nothing else, give back every file they hold."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.progress import Observer
+from pyarchiver.cas.rebuild import rebuild
+from pyarchiver.cas.restore import Request, RestoreResult, restore
+from pyarchiver.cas.unlock import Keyring, Secret
+
+
+def decrypt(
+    source: Path, destination: Path, secret: Secret, request: Request, observer: Observer
+) -> RestoreResult:
+    """Restore what the objects in `source` (a folder, or one object) hold.
+
+    A catalogue is rebuilt in a private temporary folder, and then restored from as ever.
+    Raises PasswordError or CodeError where the secret opens none of the objects.
+    """
+    folder = ObjectFolder(source)
+    with tempfile.TemporaryDirectory(prefix="pyarchiver-") as private:
+        catalogue, keys = rebuild(
+            folder, Keyring(secret), Path(private) / "rebuilt.archive", observer
+        )
+        with catalogue:
+            return restore(catalogue, folder, keys, destination, request, observer)

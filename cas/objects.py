@@ -1,0 +1,240 @@
+"""Reads objects of a storage: opened by their header, found by their index, or salvaged."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from pyarchiver.cas.storage import Readable
+from pyarchiver.formats.block import read_block, read_cut_block
+from pyarchiver.formats.entry import Entry, PartJoiner, decode_entries
+from pyarchiver.formats.errors import DamagedError, FormatError
+from pyarchiver.formats.header import Header
+from pyarchiver.formats.keys import ReadKeys
+from pyarchiver.formats.payload import (
+    CHUNK_ID_SIZE,
+    FRAME_SIZE,
+    Index,
+    Placed,
+    Type,
+    body_limit,
+    read_index,
+    read_record,
+    read_records,
+)
+from pyarchiver.formats.records import About
+from pyarchiver.formats.sealed import Opener, find_header
+
+
+@dataclass(frozen=True)
+class OpenObject:
+    """An object that can be read: what its header says, and what is wrong with its copies."""
+
+    name: str
+    header: Header
+    keys: ReadKeys
+    opener: Opener
+    notices: tuple[str, ...]
+
+
+def open_object(
+    storage: Readable, name: str, unlock: Callable[[Header], ReadKeys | None]
+) -> OpenObject | None:
+    """Open an object; None where `unlock` has no keys for it.
+
+    Raises ForeignError for what is no object, DamagedError where both headers are lost,
+    StorageError where it cannot be read.
+    """
+    size = storage.size(name)
+
+    def read_at(offset: int, into: memoryview) -> int:
+        return storage.get_into(name, offset, into)
+
+    found = find_header(read_at, size)
+    keys = unlock(found.header)
+    if keys is None:
+        return None
+    opener = Opener(found, found.header.object_key(keys), read_at, size)
+    return OpenObject(name, found.header, keys, opener, found.notices)
+
+
+class ChunkMap:
+    """Where the chunks of a pack are, from the bodies of its index."""
+
+    def __init__(self, indexes: Iterable[Index]) -> None:
+        self.blocks: list[Placed] = []
+        self.firsts: list[int] = []
+        self.lengths: list[int] = []
+        ids = []
+        for index in indexes:
+            at = len(self.lengths)
+            for record in index.records:
+                if record.type == Type.BLOCK:
+                    self.blocks.append(record)
+                    self.firsts.append(at)
+                    at += record.chunks
+            self.lengths += index.lengths
+            ids.append(index.ids)
+        self.ids = b"".join(ids)
+
+    def chunk_id(self, ordinal: int) -> bytes:
+        """The id of a chunk."""
+        return self.ids[ordinal * CHUNK_ID_SIZE : (ordinal + 1) * CHUNK_ID_SIZE]
+
+    def pieces(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """A run cut at block borders: (block, first ordinal, count) of each piece.
+
+        Raises DamagedError where the pack has no such chunks.
+        """
+        if first + count > len(self.lengths):
+            raise DamagedError("content beyond the end of its pack")
+        while count:
+            block = bisect_right(self.firsts, first) - 1
+            here = min(count, self.firsts[block] + self.blocks[block].chunks - first)
+            yield block, first, here
+            first += here
+            count -= here
+
+
+@dataclass
+class Chunks:
+    """What could be read of a block, whose first chunk has ordinal `first`.
+
+    `starts` are the chunks' offsets in `data`; `bad` ordinals are missing or do not verify.
+    """
+
+    first: int
+    data: memoryview
+    starts: list[int]
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+def read_chunks(found: OpenObject, chunk_map: ChunkMap, block: int, wanted: set[int]) -> Chunks:
+    """The chunks of one block; each wanted ordinal is verified against its id.
+
+    A block that is cut or altered yields the chunks before the damage.
+    """
+    first, placed = chunk_map.firsts[block], chunk_map.blocks[block]
+    lengths = chunk_map.lengths[first : first + placed.chunks]
+    failure = "does not match its id"
+    try:
+        read = read_block(read_record(found.opener, placed))
+    except FormatError as error:
+        failure = str(error)
+        rest = found.opener.intact_from(placed.offset)[FRAME_SIZE : FRAME_SIZE + placed.length]
+        try:
+            read = read_cut_block(rest)
+        except FormatError:
+            return Chunks(first, memoryview(b""), [], dict.fromkeys(wanted, failure))
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    chunks = Chunks(first, memoryview(read.data), starts)
+    for ordinal in wanted:
+        start, end = starts[ordinal - first], starts[ordinal - first + 1]
+        chunk = chunks.data[start:end]
+        if len(chunk) < end - start or found.keys.chunk_id(chunk) != chunk_map.chunk_id(ordinal):
+            chunks.bad[ordinal] = failure
+    return chunks
+
+
+@dataclass
+class Contents:
+    """What was read of an object apart from its blocks' data."""
+
+    records: list[tuple[int, memoryview]] = field(default_factory=list)
+    indexes: list[bytes] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+
+
+def read_contents(found: OpenObject) -> Contents:
+    """All records but blocks, through the index where there is one, front to back otherwise."""
+    contents = Contents()
+    try:
+        contents.indexes = read_index(found.opener)
+    except FormatError as error:
+        contents.damage.append(str(error))
+        _salvage(found, contents)
+        return contents
+    for body in contents.indexes:
+        for placed in Index.decode(body).records:
+            if placed.type == Type.BLOCK:
+                continue
+            try:
+                contents.records.append((placed.type, read_record(found.opener, placed)))
+            except FormatError as error:
+                contents.damage.append(str(error))
+    return contents
+
+
+def _salvage(found: OpenObject, contents: Contents) -> None:
+    """Read front to back until the damage; the index is made anew from the blocks themselves."""
+    placed: list[Placed] = []
+    lengths: list[int] = []
+    ids: list[bytes] = []
+
+    def add(offset: int, size: int, body: memoryview, whole: bool) -> None:
+        block = read_block(body) if whole else read_cut_block(body)
+        view = memoryview(block.data)
+        at = chunks = 0
+        for length in block.lengths:
+            if at + length > len(view):
+                break
+            ids.append(found.keys.chunk_id(view[at : at + length]))
+            lengths.append(length)
+            at += length
+            chunks += 1
+        placed.append(Placed(Type.BLOCK, offset, size, chunks))
+
+    end = 0
+    try:
+        for kind, offset, body in read_records(found.opener):
+            if kind == Type.BLOCK:
+                add(offset, len(body), body, True)
+            elif kind not in (Type.PADDING, Type.INDEX, Type.TAIL):
+                contents.records.append((kind, body))
+            end = offset + FRAME_SIZE + len(body)
+    except FormatError:
+        rest = found.opener.intact_from(end)
+        if len(rest) > FRAME_SIZE and rest[0] == Type.BLOCK:
+            size = int.from_bytes(rest[1:FRAME_SIZE], "little")
+            try:
+                if size <= body_limit(Type.BLOCK):
+                    add(end, size, rest[FRAME_SIZE : FRAME_SIZE + size], False)
+            except FormatError:
+                pass
+    contents.indexes = [Index(tuple(placed), tuple(lengths), b"".join(ids)).encode()]
+
+
+def read_about(opener: Opener) -> About | None:
+    """The first record of an object; None where it is damaged."""
+    try:
+        for kind, _, body in read_records(opener):
+            return About.decode(body) if kind == Type.ABOUT else None
+    except FormatError:
+        pass
+    return None
+
+
+def hash_object(storage: Readable, name: str) -> bytes:
+    """BLAKE3 of a whole object."""
+    hasher, buffer, at = blake3(), memoryview(bytearray(1 << 20)), 0
+    while count := storage.get_into(name, at, buffer):
+        hasher.update(buffer[:count])
+        at += count
+    return hasher.digest()
+
+
+def entries_of(records: Iterable[tuple[int, memoryview]]) -> Iterator[Entry]:
+    """The entries in an object's records; raises FormatError at one that is impossible."""
+    joiner = PartJoiner()
+    for kind, body in records:
+        if kind == Type.ENTRIES:
+            yield from decode_entries(body)
+        elif kind == Type.PART:
+            entry = joiner.add(body)
+            if entry is not None:
+                yield entry

@@ -1,0 +1,197 @@
+"""The plan of a restore: which files, from which blocks of which packs. Asks the storage nothing.
+
+Kept in a temporary SQLite database, so that it may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pyarchiver.cas.catalogue import Catalogue, ObjectRow
+from pyarchiver.cas.objects import ChunkMap
+from pyarchiver.formats.entry import Hole, Node, hash_content
+from pyarchiver.formats.errors import DamagedError
+from pyarchiver.formats.header import Kind
+from pyarchiver.formats.names import object_name
+from pyarchiver.formats.payload import FRAME_SIZE, Index
+
+_MAPS_KEPT = 16
+
+
+class Piece(NamedTuple):
+    """Chunks `first` .. `first + chunks` of a block: `size` bytes at `offset` of a target."""
+
+    block: int
+    first: int
+    chunks: int
+    target: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file to restore: where to, and which version of which path it is."""
+
+    id: int
+    path: bytes
+    version: int
+    pieces: int
+    size: int
+
+
+@dataclass(slots=True)
+class Needed:
+    """One object that the plan needs: bytes of chunks wanted, bytes of blocks to read."""
+
+    row: ObjectRow
+    wanted: int
+    read: int
+
+
+@dataclass(slots=True)
+class Located:
+    """A file's content found: pieces by object row, chunks in order, objects that are unknown."""
+
+    pieces: list[tuple[int, Piece]] = field(default_factory=list)
+    chunks: list[tuple[bytes, int] | int] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+class Plan:
+    """Targets and pieces, as they are added; then read object by object."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._file_key = catalogue.keys.file_key
+        self._archive_id = catalogue.keys.archive_id
+        self._maps: OrderedDict[bytes, tuple[ObjectRow, ChunkMap] | None] = OrderedDict()
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("PRAGMA cache_size = -32768")
+        self._db.execute(
+            "CREATE TABLE targets (id INTEGER PRIMARY KEY, path BLOB, version INTEGER,"
+            " pieces INTEGER, size INTEGER)"
+        )
+        self._db.execute(
+            "CREATE TABLE pieces (object INTEGER, block INTEGER, first INTEGER, chunks INTEGER,"
+            " target INTEGER, offset INTEGER, size INTEGER)"
+        )
+        self._db.execute("BEGIN")
+        self.files = self.size = 0
+
+    def close(self) -> None:
+        """Forget it all."""
+        self._db.close()
+
+    def locate(self, node: Node) -> Located:
+        """Where a file's chunks are.
+
+        Raises DamagedError where what the objects say does not add up to this file.
+        """
+        found = Located()
+        offset = 0
+        for part in node.content:
+            if isinstance(part, Hole):
+                found.chunks.append(part.length)
+                offset += part.length
+                continue
+            known = self._map(part.object_id)
+            if known is None:
+                name = object_name(self._archive_id, Kind.PACK, 0, part.object_id)
+                if name not in found.missing:
+                    found.missing.append(name)
+                continue
+            row, chunk_map = known
+            for block, first, count in chunk_map.pieces(part.first, part.count):
+                lengths = chunk_map.lengths[first : first + count]
+                ids = (chunk_map.chunk_id(ordinal) for ordinal in range(first, first + count))
+                found.chunks += zip(ids, lengths, strict=True)
+                size = sum(lengths)
+                found.pieces.append((row.id, Piece(block, first, count, 0, offset, size)))
+                offset += size
+        if not found.missing:
+            file_hash = hash_content(self._file_key, node.size, found.chunks)
+            if offset != node.size or file_hash != node.file_hash:
+                raise DamagedError("its chunks do not add up to the file")
+        return found
+
+    def add(self, path: bytes, version: int, node: Node, located: Located) -> Target:
+        """Plan a file whose content is located."""
+        self.files += 1
+        self.size += node.size
+        target = Target(self.files, path, version, len(located.pieces), node.size)
+        self._db.execute(
+            "INSERT INTO targets VALUES (?, ?, ?, ?, ?)",
+            (target.id, target.path, target.version, target.pieces, target.size),
+        )
+        self._db.executemany(
+            "INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((row, *piece._replace(target=target.id)) for row, piece in located.pieces),
+        )
+        return target
+
+    def target(self, target: int) -> Target:
+        """A planned file."""
+        row = self._db.execute("SELECT * FROM targets WHERE id = ?", (target,)).fetchone()
+        return Target(*row)
+
+    def without_pieces(self) -> Iterator[Target]:
+        """Files that need no chunk: empty ones, and those that are one hole."""
+        query = "SELECT * FROM targets WHERE pieces = 0"
+        return (Target(*row) for row in self._db.execute(query))
+
+    def needed(self) -> list[Needed]:
+        """The objects that are needed, in the order in which they were written."""
+        wanted = dict(self._db.execute("SELECT object, sum(size) FROM pieces GROUP BY object"))
+        read: dict[int, int] = {}
+        for row, block in self._db.execute("SELECT DISTINCT object, block FROM pieces"):
+            placed = self.chunk_map(row).blocks[block]
+            read[row] = read.get(row, 0) + FRAME_SIZE + placed.length
+        return [
+            Needed(self._catalogue.object_by_row(row), wanted[row], read[row])
+            for row in sorted(wanted)
+        ]
+
+    def chunk_map(self, row: int) -> ChunkMap:
+        """Where the chunks of an object are."""
+        known = self._map(self._catalogue.object_by_row(row).object_id)
+        assert known is not None
+        return known[1]
+
+    def blocks(self, row: int) -> Iterator[tuple[int, list[Piece]]]:
+        """The pieces of an object, block by block in the order in which they lie in it."""
+        query = (
+            "SELECT block, first, chunks, target, offset, size FROM pieces WHERE object = ?"
+            " ORDER BY block, first"
+        )
+        pieces: list[Piece] = []
+        for values in self._db.execute(query, (row,)):
+            piece = Piece(*values)
+            if pieces and pieces[0].block != piece.block:
+                yield pieces[0].block, pieces
+                pieces = []
+            pieces.append(piece)
+        if pieces:
+            yield pieces[0].block, pieces
+
+    def index_pieces(self) -> None:
+        """To be called when all is added, before it is read."""
+        self._db.execute("CREATE INDEX by_object ON pieces (object, block, first)")
+
+    def _map(self, object_id: bytes) -> tuple[ObjectRow, ChunkMap] | None:
+        if object_id in self._maps:
+            self._maps.move_to_end(object_id)
+            return self._maps[object_id]
+        row = self._catalogue.object_by_id(object_id)
+        found = None
+        if row is not None:
+            bodies = self._catalogue.indexes(row.id)
+            found = (row, ChunkMap(Index.decode(body) for body in bodies)) if bodies else None
+        self._maps[object_id] = found
+        if len(self._maps) > _MAPS_KEPT:
+            self._maps.popitem(last=False)
+        return found

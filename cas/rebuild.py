@@ -1,0 +1,276 @@
+"""Rebuilds a catalogue from objects alone: manifests where there are any, packs otherwise.
+
+Manifests and checkpoints are replayed; a pack that none of them lists is read itself, through
+its index where that is whole and front to back where it is not. Whatever is found is kept, and
+what is missing or damaged is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyarchiver.cas.catalogue import STORED, Batch, Catalogue, NewObject, VersionRow, split
+from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.objects import (
+    Contents,
+    OpenObject,
+    entries_of,
+    hash_object,
+    open_object,
+    read_about,
+    read_contents,
+)
+from pyarchiver.cas.progress import Observer
+from pyarchiver.cas.unlock import Keyring, refusal
+from pyarchiver.formats import header as headers
+from pyarchiver.formats.entry import Entry, encode_node
+from pyarchiver.formats.errors import (
+    ForeignError,
+    FormatError,
+    StorageError,
+    UnsupportedError,
+)
+from pyarchiver.formats.header import Header, Kind
+from pyarchiver.formats.keys import ReadKeys
+from pyarchiver.formats.names import object_name
+from pyarchiver.formats.payload import Type
+from pyarchiver.formats.records import About, PackInfo, RunComplete, Settings
+
+_BATCH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object in a file of the folder. `name` is the one that its header gives it."""
+
+    file: str
+    name: str
+    header: Header
+    about: About | None
+    whole: bool
+
+    @property
+    def number(self) -> int:
+        """The manifest number."""
+        return self.about.number if self.about else 0
+
+
+@dataclass
+class Inventory:
+    """The objects of one archive that a folder holds."""
+
+    keys: ReadKeys
+    packs: list[Found] = field(default_factory=list)
+    log: list[Found] = field(default_factory=list)
+
+
+def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> Inventory:
+    """Open every file of a folder that is an object of the archive the secret opens.
+
+    Raises PasswordError or CodeError where there are objects and none opens.
+    """
+    found: dict[bytes, Inventory] = {}
+    locked = 0
+    for file in folder.files():
+        try:
+            opened = open_object(folder.raw, file, keyring.keys)
+        except ForeignError:
+            observer.notice(f"{file}: not an object of pyarchiver; skipped")
+            continue
+        except UnsupportedError as error:
+            observer.problem(f"{file}: {error}")
+            continue
+        except (FormatError, StorageError) as error:
+            observer.problem(f"{file}: cannot be opened: {error}")
+            continue
+        if opened is None:
+            locked += 1
+            observer.notice(f"{file}: of another archive or under another password; skipped")
+            continue
+        for notice in opened.notices:
+            observer.notice(f"{file}: {notice}")
+        stock = found.setdefault(opened.header.archive_id, Inventory(opened.keys))
+        _sort_in(file, opened, stock, observer)
+    if not found:
+        if locked:
+            raise refusal(keyring.secret, "any object there")
+        raise StorageError("no object of pyarchiver is there")
+    best = max(found.values(), key=lambda stock: len(stock.packs) + len(stock.log))
+    for stock in found.values():
+        if stock is not best:
+            count = len(stock.packs) + len(stock.log)
+            observer.problem(f"{count} objects of another archive with this password: skipped")
+    return best
+
+
+def _sort_in(file: str, opened: OpenObject, stock: Inventory, observer: Observer) -> None:
+    """Put an opened object into its place; of two copies the one that is whole."""
+    header = opened.header
+    if header.kind not in (Kind.PACK, Kind.MANIFEST, Kind.CHECKPOINT):
+        observer.notice(f"{file}: an object of a later version; skipped")
+        return
+    about = read_about(opened.opener)
+    if header.kind != Kind.PACK and about is None:
+        observer.problem(f"{file}: damaged at its beginning; skipped")
+        return
+    number = about.number if about else 0
+    name = object_name(header.archive_id, Kind(header.kind), number, header.object_id)
+    place = stock.packs if header.kind == Kind.PACK else stock.log
+    found = Found(file, name, header, about, opened.opener.whole)
+    twin = next((other for other in place if other.name == name), None)
+    if twin is None:
+        place.append(found)
+        return
+    observer.notice(f"{file}: the same object as {twin.file}")
+    if found.whole and not twin.whole:
+        place[place.index(twin)] = found
+
+
+def rebuild(
+    folder: ObjectFolder, keyring: Keyring, path: Path, observer: Observer
+) -> tuple[Catalogue, ReadKeys]:
+    """A catalogue at `path` of all that the objects in a folder say, open for writing."""
+    stock = take_stock(folder, keyring, observer)
+    slots = (stock.log or stock.packs)[-1].header.slots
+    catalogue = Catalogue.create(path, stock.keys.writer(), slots, {"name": "rebuilt"})
+    try:
+        _Rebuild(folder, stock, catalogue, observer).run()
+    except BaseException:
+        catalogue.close()
+        raise
+    return catalogue, stock.keys
+
+
+class _Rebuild:
+    """Fills a catalogue from the objects of one archive."""
+
+    def __init__(
+        self, folder: ObjectFolder, stock: Inventory, catalogue: Catalogue, observer: Observer
+    ) -> None:
+        self._folder = folder
+        self._stock = stock
+        self._catalogue = catalogue
+        self._observer = observer
+        self._batch = Batch()
+
+    def run(self) -> None:
+        """Log first, then the packs that it does not list."""
+        log = sorted(self._stock.log, key=_log_order)
+        self._observer.begin("reading manifests", len(log), None)
+        with self._catalogue.bulk():
+            for found in log:
+                self._replay(found)
+                self._observer.advance(files=1)
+            self._check_chain(log)
+            unlisted = [
+                found
+                for found in self._stock.packs
+                if self._catalogue.object_by_id(found.header.object_id) is None
+            ]
+            self._observer.begin("reading packs", len(unlisted), None)
+            for found in unlisted:
+                self._read_pack(found)
+                self._observer.advance(files=1)
+            self._flush()
+        for found in self._stock.packs:
+            self._folder.add(found.name, found.file)
+
+    def _contents(self, found: Found) -> Contents:
+        opened = open_object(self._folder.raw, found.file, lambda _: self._stock.keys)
+        assert opened is not None
+        contents = read_contents(opened)
+        for damage in dict.fromkeys(contents.damage):
+            self._observer.problem(f"{found.file}: {damage}; the rest of it is used")
+        return contents
+
+    def _replay(self, found: Found) -> None:
+        records = self._contents(found).records
+        try:
+            for at, (kind, body) in enumerate(records):
+                if kind == Type.PACK:
+                    self._add_pack(PackInfo.decode(body), records[at + 1 :])
+                elif kind == Type.RUN:
+                    self._catalogue.add_snapshot(RunComplete.decode(body))
+                elif kind == Type.SETTINGS:
+                    self._catalogue.set_settings(Settings.decode(body).values)
+            self._add_entries(records)
+        except FormatError as error:
+            self._observer.problem(f"{found.file}: {error}; what came before it is used")
+
+    def _add_pack(self, info: PackInfo, following: list[tuple[int, memoryview]]) -> None:
+        bodies = []
+        for kind, body in following[: info.indexes]:
+            if kind != Type.PACK_INDEX:
+                break
+            bodies.append(bytes(body))
+        # Without all of its index the pack is read itself, if it is there.
+        if len(bodies) < info.indexes or self._catalogue.object_by_id(info.object_id):
+            return
+        header = headers.parse_front(info.header)
+        self._add_object(header, info.run, info.size, info.blake3, bodies)
+
+    def _read_pack(self, found: Found) -> None:
+        contents = self._contents(found)
+        size = self._folder.raw.size(found.file)
+        run = found.about.run if found.about else 0
+        self._add_object(found.header, run, size, b"", contents.indexes)
+        try:
+            self._add_entries(contents.records)
+        except FormatError as error:
+            self._observer.problem(f"{found.file}: {error}; what came before it is used")
+
+    def _add_object(
+        self, header: Header, run: int, size: int, blake3: bytes, indexes: list[bytes]
+    ) -> None:
+        name = object_name(header.archive_id, Kind.PACK, 0, header.object_id)
+        new = NewObject(
+            header.object_id, name, Kind.PACK, 0, run, size, blake3, header.raw, tuple(indexes)
+        )
+        self._catalogue.add_object(new, STORED)
+
+    def _add_entries(self, records: list[tuple[int, memoryview]]) -> None:
+        for entry in entries_of(records):
+            self._batch.versions.append(_version(entry))
+            if len(self._batch.versions) >= _BATCH:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._catalogue.add_versions(self._batch)
+        self._batch = Batch()
+
+    def _check_chain(self, log: list[Found]) -> None:
+        """Report manifests that are missing or doubled: each names the one before it."""
+        manifests = [found for found in log if found.header.kind == Kind.MANIFEST]
+        covered = max(
+            (found.number for found in log if found.header.kind == Kind.CHECKPOINT), default=0
+        )
+        hashes: dict[int, bytes] = {}
+        for found in manifests:
+            about = found.about
+            assert about is not None
+            if about.number in hashes:
+                self._observer.problem(
+                    f"two manifests have number {about.number}: a fork; both used"
+                )
+            previous = hashes.get(about.previous)
+            if previous is None and about.previous > covered:
+                self._observer.problem(
+                    f"manifest {about.previous} is missing: what only it says is not restored"
+                )
+            elif previous is not None and previous != about.previous_hash:
+                self._observer.problem(
+                    f"manifest {about.previous} is not the one that {about.number} continues"
+                )
+            hashes[about.number] = hash_object(self._folder.raw, found.file)
+
+
+def _log_order(found: Found) -> tuple[int, int, int]:
+    assert found.about is not None
+    return (found.about.number, found.header.kind, found.about.part)
+
+
+def _version(entry: Entry) -> VersionRow:
+    folder, name = split(entry.path)
+    node = entry.node
+    return VersionRow(entry.sequence, folder, name, entry.run, int(node.kind), encode_node(node))

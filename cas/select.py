@@ -1,0 +1,88 @@
+"""Which states of which paths to restore, and under which names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pathspec
+
+from pyarchiver.cas.catalogue import Catalogue, VersionRow, join, split
+from pyarchiver.formats.entry import EntryKind
+from pyarchiver.formats.errors import SettingsError
+
+_WILD = frozenset("*?[")
+
+
+class Selection:
+    """The states to restore: a snapshot, or the latest of all there ever was; PATHs select."""
+
+    def __init__(
+        self, catalogue: Catalogue, snapshot: int | None, exact: bool, paths: tuple[str, ...]
+    ) -> None:
+        self._catalogue = catalogue
+        self._run = snapshot
+        if exact and snapshot is None:
+            self._run = 1 << 61
+        elif snapshot is not None and not any(
+            done.run == snapshot for done in catalogue.snapshots()
+        ):
+            last = catalogue.last_snapshot()
+            raise SettingsError(f"no snapshot {snapshot} in the archive: it has 1 to {last}")
+        self._matchers = [(path, _matcher(path)) for path in paths]
+        self.unmatched = set(paths)
+
+    def states(self) -> Iterator[tuple[bytes, VersionRow, bool]]:
+        """(path to restore to, state, selected); folders are named even if not selected.
+
+        Where a path was a folder and something else too, the newer keeps the name and the
+        older becomes `name~N`, N the run that archived it.
+        """
+        if self._run is not None:
+            for row in self._catalogue.state(self._run):
+                yield row.path, row, self._selected(row.path)
+            return
+        renamed = self._renamed()
+        for row in self._catalogue.latest():
+            path = row.path
+            selected = self._selected(path)
+            if renamed:
+                path = _rename(path, row.kind == EntryKind.FOLDER, renamed)
+            yield path, row, selected
+
+    def _selected(self, path: bytes) -> bool:
+        if not self._matchers:
+            return True
+        found = False
+        for text, matches in self._matchers:
+            if matches(path):
+                self.unmatched.discard(text)
+                found = True
+        return found
+
+    def _renamed(self) -> dict[tuple[bytes, bool], bytes]:
+        """(path, is a folder) of the older state of each path that was both -> its new name."""
+        renamed = {}
+        for older in self._catalogue.replaced_kinds():
+            is_folder = older.kind == EntryKind.FOLDER
+            renamed[older.path, is_folder] = older.path + f"~{older.run}".encode()
+        return renamed
+
+
+def _rename(path: bytes, is_folder: bool, renamed: dict[tuple[bytes, bool], bytes]) -> bytes:
+    folder, name = split(renamed.get((path, is_folder), path))
+    return join(_rename(folder, True, renamed), name) if folder else name
+
+
+def _matcher(text: str) -> Callable[[bytes], bool]:
+    plain = os.fsencode(text).strip(b"/").removeprefix(b"./")
+    if plain in (b"", b"."):
+        return lambda path: True
+    if not _WILD & set(text):
+        below = plain + b"/"
+        return lambda path: path == plain or path.startswith(below)
+    try:
+        spec = pathspec.GitIgnoreSpec.from_lines([text])
+    except ValueError as error:
+        raise SettingsError(f"pattern {text!r}: {error}") from None
+    return lambda path: spec.match_file(os.fsdecode(path))

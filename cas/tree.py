@@ -1,0 +1,234 @@
+"""Writes into the destination, and never outside it.
+
+Every folder on the way is looked at without following links before anything is made in it, and
+files are made with O_EXCL and O_NOFOLLOW, so that neither a link that was there nor a hostile
+manifest leads elsewhere. Links are made last, by the caller.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pyarchiver.cas.attributes import owner_ids, write_xattrs
+from pyarchiver.cas.durable import sync_folder
+from pyarchiver.cas.progress import show
+from pyarchiver.formats.entry import EntryKind, Node
+from pyarchiver.formats.errors import DestinationError
+
+_CREATE = (
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+)
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+class PathError(Exception):
+    """This one path cannot be restored; the others can."""
+
+
+def check_path(path: bytes) -> None:
+    """Refuse a path that is not plainly below the destination; PathError says why."""
+    for part in path.split(b"/"):
+        if part in (b"", b".", b"..") or b"\0" in part:
+            raise PathError("its name would lead out of the destination")
+        if os.name == "nt" and (b"\\" in part or b":" in part):
+            raise PathError("its name is not possible on this system")
+
+
+class Tree:
+    """The destination folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._root = os.fsencode(folder.absolute())
+        self._checked: set[bytes] = set()
+        self._owner = hasattr(os, "geteuid") and os.geteuid() == 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise DestinationError(f"destination {folder} is a file, not a folder") from None
+        except OSError as error:
+            raise DestinationError(f"destination {folder}: {error.strerror}") from None
+        if not os.access(folder, os.W_OK):
+            raise DestinationError(f"destination {folder} cannot be written to")
+
+    def where(self, path: bytes) -> bytes:
+        """The absolute path of a restored one, its folders known to be real folders."""
+        check_path(path)
+        self.make_folder(path.rpartition(b"/")[0])
+        return self._root + b"/" + path
+
+    def make_folder(self, path: bytes) -> None:
+        """Make a folder and those above it; PathError where something else is in the way."""
+        if not path or path in self._checked:
+            return
+        check_path(path)
+        self.make_folder(path.rpartition(b"/")[0])
+        where = self._root + b"/" + path
+        with self._errors():
+            try:
+                if not stat.S_ISDIR(os.lstat(where).st_mode):
+                    raise PathError(f"{show(path)} is in the way and is no folder")
+            except FileNotFoundError:
+                os.mkdir(where, 0o700)
+        self._checked.add(path)
+
+    def found(self, path: bytes) -> os.stat_result | None:
+        """What is at a path now, links not followed; None where nothing is."""
+        check_path(path)
+        folder = path.rpartition(b"/")[0]
+        try:
+            if folder and folder not in self._checked:
+                self._check_existing(folder)
+            return os.lstat(self._root + b"/" + path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise PathError(error.strerror) from None
+
+    def _check_existing(self, folder: bytes) -> None:
+        parent = folder.rpartition(b"/")[0]
+        if parent and parent not in self._checked:
+            self._check_existing(parent)
+        if not stat.S_ISDIR(os.lstat(self._root + b"/" + folder).st_mode):
+            raise PathError(f"{show(folder)} is in the way and is no folder")
+        self._checked.add(folder)
+
+    def made(self, path: bytes) -> bool:
+        """Whether a folder was made or used for what was restored."""
+        return path in self._checked
+
+    def link_target(self, path: bytes) -> bytes:
+        """What a symbolic link that is there points to."""
+        with self._errors():
+            return os.readlink(self._root + b"/" + path)
+
+    def open_existing(self, path: bytes) -> int:
+        """A descriptor to read what is there already."""
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        return os.open(self._root + b"/" + path, flags)
+
+    def remove(self, path: bytes) -> None:
+        """Remove a file or link that is to be replaced."""
+        with self._errors():
+            os.unlink(self.where(path))
+
+    def write_whole(self, path: bytes, data: memoryview, node: Node) -> list[bytes]:
+        """Make a file whose bytes are all here and verified; returns refused xattr names."""
+        where = self.where(path)
+        with self._errors():
+            descriptor = os.open(where, _CREATE, 0o600)
+            try:
+                _write_all(descriptor, data, 0)
+                refused = self._dress(descriptor, where, node)
+            finally:
+                os.close(descriptor)
+        return refused
+
+    def _part(self, path: bytes, target: int) -> bytes:
+        folder = self.where(path).rpartition(b"/")[0]
+        return folder + f"/.pyarchiver-{target}.part".encode()
+
+    def begin_part(self, path: bytes, target: int, size: int) -> None:
+        """Make the temporary file of a target that comes in pieces; a leftover is replaced."""
+        part = self._part(path, target)
+        with self._errors():
+            with suppress(FileNotFoundError):
+                os.unlink(part)
+            descriptor = os.open(part, _CREATE, 0o600)
+            try:
+                os.ftruncate(descriptor, size)
+            finally:
+                os.close(descriptor)
+
+    def write_piece(self, path: bytes, target: int, offset: int, data: memoryview) -> None:
+        """Write verified bytes at `offset` of a target's temporary file."""
+        flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with self._errors():
+            descriptor = os.open(self._part(path, target), flags)
+            try:
+                _write_all(descriptor, data, offset)
+            finally:
+                os.close(descriptor)
+
+    def finish_part(self, path: bytes, target: int, node: Node) -> list[bytes]:
+        """Give a complete temporary file its attributes and its name."""
+        part = self._part(path, target)
+        with self._errors():
+            flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+            descriptor = os.open(part, flags)
+            try:
+                refused = self._dress(descriptor, part, node)
+            finally:
+                os.close(descriptor)
+            os.replace(part, self._root + b"/" + path)
+        return refused
+
+    def drop_part(self, path: bytes, target: int) -> None:
+        """Remove the temporary file of a target that cannot be completed."""
+        with self._errors(), suppress(FileNotFoundError):
+            os.unlink(self._part(path, target))
+
+    def make_symlink(self, path: bytes, node: Node) -> list[bytes]:
+        """Make a symbolic link; what it points to is of no concern."""
+        where = self.where(path)
+        with self._errors():
+            os.symlink(node.link, where)
+            return self.dress(path, node)
+
+    def make_hardlink(self, path: bytes, leader: bytes) -> None:
+        """Make another name of a file restored before."""
+        where = self.where(path)
+        with self._errors():
+            os.link(self._root + b"/" + leader, where, follow_symlinks=False)
+
+    def dress(self, path: bytes, node: Node) -> list[bytes]:
+        """Set owner, mode, xattrs and times of what is at a path; returns refused xattr names."""
+        where = self._root + b"/" + path if path else self._root
+        with self._errors():
+            if node.kind != EntryKind.SYMLINK:
+                return self._dress(where, where, node)
+            if self._owner:
+                uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
+                os.chown(where, uid, gid, follow_symlinks=False)
+            refused = write_xattrs(where, node.xattrs)
+            if os.utime in os.supports_follow_symlinks:
+                os.utime(where, ns=(node.mtime, node.mtime), follow_symlinks=False)
+            return refused
+
+    def _dress(self, target: int | bytes, where: bytes, node: Node) -> list[bytes]:
+        if self._owner:
+            uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
+            os.chown(target, uid, gid)
+        refused = write_xattrs(where, node.xattrs)
+        # After chown, which clears the set-id bits; those only with the owner they were for.
+        mode = node.mode if self._owner else node.mode & 0o1777
+        os.chmod(target, mode)
+        os.utime(target, ns=(node.mtime, node.mtime))
+        return refused
+
+    def sync(self) -> None:
+        """Make all that was restored durable."""
+        with self._errors():
+            if hasattr(os, "sync"):
+                os.sync()
+            sync_folder(self.folder)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise DestinationError(f"destination {self.folder}: {error.strerror}") from None
+            raise PathError(error.strerror) from None
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    while data:
+        data = data[os.write(descriptor, data) :]
