@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from blake3 import blake3
+from hypothesis import HealthCheck, settings
 
 from pyarchiver.formats import keys
 from pyarchiver.formats.aead import Buffer, Suite
@@ -238,3 +239,12 @@ def decode_all(owner: keys.ArchiveKeys, records: Iterable[Record]) -> Json:
         elif kind == Type.RUN:
             said["runs"].append(describe_value(RunComplete.decode(view)))
     return said
+
+
+def examples(count: int) -> settings:
+    """Hypothesis settings without time limits, which would fail on a slow machine."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )

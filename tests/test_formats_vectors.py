@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+
 from helpers_formats import (
     Json,
     Record,
@@ -20,7 +22,6 @@ from helpers_formats import (
     framed,
     read_at_of,
 )
-
 from pyarchiver.formats import recovery
 from pyarchiver.formats.block import read_block
 from pyarchiver.formats.entry import EntryKind, hash_content
@@ -295,7 +296,7 @@ def by_ranges(opener: Opener, this: Golden) -> None:
     pieces = 0
     cuts = [0, 1, size // 3, SEGMENT - 1, SEGMENT, SEGMENT + 1, size - 1, size]
     cuts = sorted(cut for cut in cuts if cut <= size)
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in itertools.pairwise(cuts):
         try:
             read = opener.read(start, end - start)
         except FormatError as error:

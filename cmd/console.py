@@ -1,0 +1,176 @@
+"""What the user sees: progress, notices and problems on stderr, results on stdout.
+
+Messages are lower case and without a full stop; each names its object and the next step. On a
+terminal progress is drawn with rate and ETA; elsewhere it is a line now and then; with `--json`
+the result is one JSON object on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyarchiver.cmd.exits import Exit
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_REDRAW = 0.1
+_LINE_EVERY = 30.0
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them, in powers of 1000 as disks and bills count."""
+    import humanize
+
+    return humanize.naturalsize(size, format="%.1f")
+
+
+class Console:
+    """The observer of all commands, and the printer of their results."""
+
+    def __init__(self, quiet: bool, verbose: bool, as_json: bool) -> None:
+        self._quiet = quiet or as_json
+        self._verbose = verbose
+        self._json = as_json
+        self._terminal = sys.stderr.isatty() and not self._quiet
+        self.wants_total = self._terminal
+        self.problems: list[str] = []
+        self.notices: list[str] = []
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+        self._files = self._read = self._stored = 0
+        self._drawn = time.monotonic()
+        self._began = time.monotonic()
+
+    # As an observer
+
+    def begin(self, phase: str, files: int | None, size: int | None) -> None:
+        """Show a new phase."""
+        self._phase = phase
+        self._files = self._read = self._stored = 0
+        self._began = self._drawn = time.monotonic()
+        if self._terminal:
+            self._draw_begin(size)
+        elif self._verbose or phase in ("archiving", "restoring"):
+            of = f": {files:,} files, {size_text(size)}" if files is not None and size else ""
+            self._line(phase + of)
+
+    def advance(self, files: int = 0, read: int = 0, stored: int = 0) -> None:
+        """Count, and redraw now and then."""
+        self._files += files
+        self._read += read
+        self._stored += stored
+        now = time.monotonic()
+        if self._terminal:
+            if now - self._drawn > _REDRAW:
+                self._drawn = now
+                self._redraw()
+        elif now - self._drawn > _LINE_EVERY:
+            self._drawn = now
+            self._line(f"{self._phase}: {self._counts()}")
+
+    def notice(self, message: str) -> None:
+        """Tell, unless quiet."""
+        self.notices.append(message)
+        self._line(message)
+
+    def problem(self, message: str) -> None:
+        """Tell in any case; the exit code becomes 3."""
+        self.problems.append(message)
+        self._print(message)
+
+    # Results
+
+    def result(self, fields: dict[str, Any], *lines: str) -> int:
+        """Print the result of a command; returns its exit code."""
+        self.close()
+        code = Exit.PARTIAL if self.problems else Exit.DONE
+        if self._json:
+            extra = {"exit": int(code), "problems": self.problems, "notices": self.notices}
+            click.echo(json.dumps({**fields, **extra}))
+        elif not self._quiet:
+            for line in lines:
+                click.echo(line)
+        if self.problems and not self._json:
+            self._print(f"{len(self.problems):,} problems, listed above")
+        return code
+
+    def secret(self, *lines: str) -> None:
+        """Print what must be seen once, however quiet; with --json on stderr."""
+        for line in lines:
+            click.echo(line, err=self._json)
+
+    def elapsed(self) -> float:
+        """Seconds since the last phase began."""
+        return max(1e-3, time.monotonic() - self._began)
+
+    def close(self) -> None:
+        """Leave the progress display."""
+        if self._progress:
+            self._redraw()
+            self._progress.stop()
+            self._progress = None
+
+    # Drawing
+
+    def _counts(self) -> str:
+        rate = size_text(int(self._read / self.elapsed()))
+        text = f"{self._files:,} files, {size_text(self._read)} ({rate}/s)"
+        return text + (f", {size_text(self._stored)} stored" if self._stored else "")
+
+    def _line(self, message: str) -> None:
+        if not self._quiet:
+            self._print(message)
+
+    def _print(self, message: str) -> None:
+        if self._progress:
+            self._progress.console.print(f"pyarchiver: {message}", markup=False, highlight=False)
+        else:
+            click.echo(f"pyarchiver: {message}", err=True)
+
+    def _draw_begin(self, size: int | None) -> None:
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[counts]}"),
+                TimeRemainingColumn(),
+                console=Terminal(stderr=True),
+                refresh_per_second=4,
+                transient=True,
+            )
+            self._progress.start()
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(self._phase, total=size or None, counts="")
+
+    def _redraw(self) -> None:
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=self._read, counts=self._counts())
+
+
+def with_console(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command `-q`, `-v` and `--json`, and a Console as its first argument."""
+
+    @click.option("-q", "--quiet", is_flag=True, help="Print problems and errors only.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more of what is done.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+    def wrapper(quiet: bool, verbose: bool, as_json: bool, **arguments: Any) -> int:
+        console = Console(quiet, verbose, as_json)
+        try:
+            return function(console, **arguments)
+        finally:
+            console.close()
+
+    return update_wrapper(wrapper, function)

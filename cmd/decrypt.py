@@ -1,0 +1,40 @@
+"""pyarchiver decrypt SOURCE DEST [PASSWORD]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.restore import report
+from pyarchiver.cmd.secrets import read_secret, reading_options
+
+
+@click.command("decrypt", epilog="\b\nExample:\n  pyarchiver decrypt ~/downloads ~/restored")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("password", required=False)
+@click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
+@reading_options
+@with_console
+def command(
+    console: Console, source: Path, dest: Path, password: str | None, overwrite: bool,
+    password_file: Path | None, recovery_code: bool,
+) -> int:  # fmt: skip
+    """Get files back from downloaded objects, with nothing but them and the password.
+
+    SOURCE is a folder of objects (packs, and manifests if there are any), or one object. Whatever
+    can be restored is; each file that cannot names the objects that are missing. A PASSWORD given
+    as an argument can be seen by other users of this machine: the prompt is better.
+    """
+    from pyarchiver.cas.decrypt import decrypt
+    from pyarchiver.cas.restore import Request
+
+    if password is None:
+        secret = read_secret(password_file, recovery_code)
+    else:
+        secret = password
+        console.notice("a password on the command line can be seen by others: better be asked")
+    result = decrypt(source, dest, secret, Request(overwrite=overwrite), console)
+    return report(console, dest, result)

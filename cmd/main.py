@@ -1,0 +1,126 @@
+"""The command `pyarchiver`: finds the subcommand, and turns every error into words and a code.
+
+Subcommands are imported when they are called, so that `pyarchiver --help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from pyarchiver.cmd.exits import MEANING, Exit, exit_of
+from pyarchiver.formats.errors import ArchiverError
+
+COMMANDS = {
+    "init": "Write an ini file that explains every setting.",
+    "start": "Make a new archive and archive its source.",
+    "resume": "Complete an interrupted run, and add what is new or changed.",
+    "restore": "Get files back from the storage.",
+    "decrypt": "Get files back from downloaded objects, without the .archive.",
+}
+
+_EXITS = "\n".join(f"  {code:<4} {text}" for code, text in MEANING.items())
+
+
+class _Commands(click.Group):
+    """Subcommands by name, each in its own module of this folder."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"pyarchiver.cmd.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib import metadata
+
+        click.echo(f"pyarchiver {metadata.version('pyarchiver')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Commands,
+    epilog=f"\b\nExit status:\n{_EXITS}",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+def cli() -> None:
+    """Archive folders into cold storage: deduplicated, encrypted, and readable with nothing but
+    the packs and the password.
+
+    \b
+    Example:
+      pyarchiver init photos.ini --name photos --source ~/Photos --storage file:///mnt/cold
+      pyarchiver start photos.ini
+      pyarchiver resume photos.archive
+      pyarchiver restore photos.archive ~/restored
+      pyarchiver decrypt /mnt/cold ~/restored
+    """
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: Exit) -> int:
+    click.echo(f"pyarchiver: {message}", err=True)
+    if "--json" in sys.argv:
+        import json
+
+        click.echo(json.dumps({"exit": int(code), "error": message}))
+    return code
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    try:
+        result = cli.main(arguments, prog_name="pyarchiver", standalone_mode=False)
+        return int(result or Exit.DONE)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.UsageError as error:
+        error.show()
+        return Exit.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted: what was done is kept, run again to go on", Exit.INTERRUPTED)
+    except click.ClickException as error:
+        return _fail(error.format_message(), Exit.FAILED)
+    except ArchiverError as error:
+        return _fail(str(error), exit_of(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except MemoryError as error:
+        return _fail(f"not enough memory: {error}", Exit.FAILED)
+    except Exception as error:
+        if os.environ.get("PYARCHIVER_DEBUG"):
+            raise
+        kind = type(error).__name__
+        return _fail(
+            f"unexpected {kind}: {error} (PYARCHIVER_DEBUG=1 shows where; please report it)",
+            Exit.FAILED,
+        )
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run())

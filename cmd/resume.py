@@ -1,0 +1,49 @@
+"""pyarchiver resume ARCHIVE"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pyarchiver.cmd.console import Console, size_text, with_console
+
+if TYPE_CHECKING:
+    from pyarchiver.cas.archiver import RunResult
+
+
+@click.command("resume", epilog="\b\nExample:\n  pyarchiver resume photos.archive")
+@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--rehash", is_flag=True, help="Read every file again, unchanged ones too.")
+@click.option("--allow-empty", is_flag=True, help="Accept a source that has become empty.")
+@with_console
+def command(console: Console, archive: Path, rehash: bool, allow_empty: bool) -> int:
+    """Complete an interrupted run, and add what is new or changed.
+
+    Needs no password. If nothing has changed, nothing is written to the storage.
+    """
+    from pyarchiver.cas import archiver
+    from pyarchiver.cas.catalogue import Catalogue
+
+    with Catalogue.open(archive, write=True) as catalogue:
+        result = archiver.resume(catalogue, console, rehash=rehash, allow_empty=allow_empty)
+    return report(console, archive, result)
+
+
+def report(console: Console, archive: Path, result: RunResult, **more: str) -> int:
+    """Print what a run did."""
+    rate = size_text(int(result.read / console.elapsed()))
+    did = (
+        f"read {result.changed:,} new or changed files, {size_text(result.read)} ({rate}/s); "
+        f"stored {size_text(result.stored)} in {result.objects} objects"
+        if result.new
+        else "nothing new"
+    )
+    return console.result(
+        {"archive": str(archive), **asdict(result), **more},
+        f"{archive}: {result.files:,} files, {size_text(result.size)}",
+        did,
+        f"snapshot {result.snapshot}, head {result.head}",
+    )
