@@ -14,13 +14,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyarchiver.cas.catalogue import Catalogue, Known, join
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.intake import FileChanged, Intake, Ref
 from pyarchiver.cas.ledger import Ledger
 from pyarchiver.cas.log import Log
 from pyarchiver.cas.packer import Packer
 from pyarchiver.cas.progress import Observer, Quiet, show
+from pyarchiver.cas.rows import Known, join
 from pyarchiver.cas.settings import Settings, parse
 from pyarchiver.cas.storage import Storage, open_storage
 from pyarchiver.cas.walk import Folder, Walker
@@ -156,12 +157,12 @@ class _Run:
 
     def _complete(self) -> RunResult:
         files, size = self._catalogue.totals()
-        new = self._log.pending()
+        new = self._log.pending() or self._catalogue.sent_in(self._number)
         if new:
             began = self._catalogue.began(self._number)
             self._log.write(RunComplete(self._number, began, time.time_ns(), files, size))
-            self._courier.collect(wait_for=0)
-        else:
+        self._courier.collect(wait_for=0)
+        if not new:
             self._catalogue.abandon_run(self._number)
         head = self._catalogue.head
         return RunResult(

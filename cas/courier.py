@@ -9,9 +9,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pyarchiver.cas.catalogue import Catalogue, ObjectRow
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objectfile import PART, ObjectFile
 from pyarchiver.cas.progress import Observer
+from pyarchiver.cas.rows import ObjectRow
 from pyarchiver.cas.storage import Storage
 from pyarchiver.formats.errors import MissingError, StorageError
 from pyarchiver.formats.names import tag_of

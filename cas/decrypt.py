@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 
 from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rebuild import rebuild
-from pyarchiver.cas.restore import Request, RestoreResult, restore
+from pyarchiver.cas.restore import restore
 from pyarchiver.cas.unlock import Keyring, Secret
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyarchiver.cas.attributes import owner_names, read_xattrs
-from pyarchiver.cas.catalogue import Batch, Catalogue, Known, VersionRow, join
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.intake import Ref
+from pyarchiver.cas.rows import Batch, Known, VersionRow, join
 from pyarchiver.formats.entry import (
     Content,
     EntryKind,
@@ -49,7 +50,6 @@ class Ledger:
         self._file_key = catalogue.keys.file_key
         self._sequence = catalogue.last_version()
         self._waiting: deque[Waiting] = deque()
-        self.batch = Batch()
 
     def add(
         self,
@@ -88,41 +88,31 @@ class Ledger:
         """How many paths wait for blocks."""
         return len(self._waiting)
 
-    def release(self, packed: int) -> list[bytes]:
-        """Entries due now that block `packed` has its place; they are added to the batch too."""
-        entries = []
+    def release(self, packed: int) -> tuple[list[bytes], Batch]:
+        """Entries due now that block `packed` has its place, and what to commit with them."""
+        entries: list[bytes] = []
+        batch = Batch()
         while self._waiting and self._waiting[0].need <= packed:
-            entry = self._release(self._waiting.popleft())
-            if entry:
-                entries.append(entry)
-        return entries
+            self._release(self._waiting.popleft(), entries, batch)
+        return entries, batch
 
-    def take_batch(self) -> Batch:
-        """The versions released since the last call."""
-        batch, self.batch = self.batch, Batch()
-        return batch
-
-    def _release(self, due: Waiting) -> bytes | None:
+    def _release(self, due: Waiting, entries: list[bytes], batch: Batch) -> None:
         node = due.node
         if node.kind == EntryKind.FILE:
             parts = [(p.id, p.length) if isinstance(p, Ref) else p.length for p in due.content]
-            node = Node(
-                node.kind, node.mode, node.mtime, node.uid, node.gid, node.user, node.group,
-                node.size, hash_content(self._file_key, node.size, parts),
-                _runs(due.content), b"", node.hardlink, node.xattrs,
-            )  # fmt: skip
+            file_hash = hash_content(self._file_key, node.size, parts)
+            node = replace(node, file_hash=file_hash, content=_runs(due.content))
         fields = encode_node(node)
         known = due.known
-        if known.version and self._catalogue.fields(known.version) == fields:
-            self.batch.paths.append((due.folder, due.name, known))
-            return None
-        self._sequence += 1
-        version = VersionRow(
-            self._sequence, due.folder, due.name, self._run, int(node.kind), fields
-        )
-        self.batch.versions.append(version)
-        self.batch.paths.append((due.folder, due.name, known._replace(version=self._sequence)))
-        return encode_entry(join(due.folder, due.name), self._run, self._sequence, fields)
+        if not known.version or self._catalogue.fields(known.version) != fields:
+            self._sequence += 1
+            batch.versions.append(
+                VersionRow(self._sequence, due.folder, due.name, self._run, int(node.kind), fields)
+            )
+            known = known._replace(version=self._sequence)
+            path = join(due.folder, due.name)
+            entries.append(encode_entry(path, self._run, self._sequence, fields))
+        batch.paths.append((due.folder, due.name, known))
 
 
 def _runs(content: list[Ref | Hole]) -> Content:

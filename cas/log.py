@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from pyarchiver.cas.catalogue import Catalogue, Head, NewObject
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.objectfile import ObjectFile
+from pyarchiver.cas.rows import Head, NewObject
 from pyarchiver.cas.version import PROGRAM
 from pyarchiver.formats.aead import suite_named
 from pyarchiver.formats.block import compressor
@@ -143,12 +144,12 @@ class Log:
                 current = self._begin(Kind.CHECKPOINT, head.number, head, part)
             current.add(unit.records)
         current.add(self._closing_records(self._catalogue.snapshots()))
-        self._stage_checkpoint(current)
+        self._stage_checkpoint(current, last=True)
 
-    def _stage_checkpoint(self, file: _LogObject) -> None:
+    def _stage_checkpoint(self, file: _LogObject, *, last: bool = False) -> None:
         file.close()
         new = file.staged(self._run)
-        self._courier.send(self._catalogue.stage_checkpoint(new), new.name, new.size)
+        self._courier.send(self._catalogue.stage_checkpoint(new, last), new.name, new.size)
 
     def _begin(self, kind: Kind, number: int, head: Head, part: int = 0) -> _LogObject:
         header, key = new_header(self._suite, self._keys, self._catalogue.slots, kind)
@@ -176,12 +177,18 @@ class Log:
         for version in self._catalogue.versions(after.version):
             entry = encode_entry(version.path, version.run, version.sequence, version.fields)
             if entries and size + len(entry) > ENTRIES_RAW:
-                yield _Unit(
-                    list(entry_records(entries, self._compressor)), after.version, after.object
-                )
+                yield self._entries_unit(entries, after)
                 entries, size = [], 0
             entries.append(entry)
             size += len(entry)
             after = replace(after, version=version.sequence)
         if entries:
-            yield _Unit(list(entry_records(entries, self._compressor)), after.version, after.object)
+            yield self._entries_unit(entries, after)
+
+    def _entries_unit(self, entries: list[bytes], after: Head) -> _Unit:
+        records = [
+            (kind, body)
+            for kind, bodies in entry_records(entries, self._compressor)
+            for body in bodies
+        ]
+        return _Unit(records, after.version, after.object)

@@ -26,7 +26,7 @@ from pyarchiver.formats.payload import (
     read_records,
 )
 from pyarchiver.formats.records import About
-from pyarchiver.formats.sealed import Opener, find_header
+from pyarchiver.formats.sealed import Found, Opener, find_header
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,22 @@ def open_object(
     def read_at(offset: int, into: memoryview) -> int:
         return storage.get_into(name, offset, into)
 
-    found = find_header(read_at, size)
-    keys = unlock(found.header)
-    if keys is None:
-        return None
-    opener = Opener(found, found.header.object_key(keys), read_at, size)
-    return OpenObject(name, found.header, keys, opener, found.notices)
+    candidate: Found | None = find_header(read_at, size)
+    while candidate is not None:
+        try:
+            keys = unlock(candidate.header)
+            if keys is None:
+                return None
+            key = candidate.header.object_key(keys)
+        except DamagedError:
+            # The front may parse and yet be altered: its MAC says so, and the end is tried.
+            candidate = candidate.swapped()
+            if candidate is None:
+                raise
+            continue
+        opener = Opener(candidate, key, read_at, size)
+        return OpenObject(name, candidate.header, keys, opener, candidate.notices)
+    raise AssertionError("not reached")
 
 
 class ChunkMap:
@@ -228,13 +238,16 @@ def hash_object(storage: Readable, name: str) -> bytes:
     return hasher.digest()
 
 
-def entries_of(records: Iterable[tuple[int, memoryview]]) -> Iterator[Entry]:
-    """The entries in an object's records; raises FormatError at one that is impossible."""
+def entries_of(contents: Contents) -> Iterator[Entry]:
+    """The entries in an object's records; those that are impossible are added to its damage."""
     joiner = PartJoiner()
-    for kind, body in records:
-        if kind == Type.ENTRIES:
-            yield from decode_entries(body)
-        elif kind == Type.PART:
-            entry = joiner.add(body)
-            if entry is not None:
-                yield entry
+    for kind, body in contents.records:
+        try:
+            if kind == Type.ENTRIES:
+                yield from decode_entries(body, contents.damage)
+            elif kind == Type.PART:
+                entry = joiner.add(body)
+                if entry is not None:
+                    yield entry
+        except FormatError as error:
+            contents.damage.append(str(error))

@@ -14,14 +14,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pyarchiver.cas.catalogue import Batch, Catalogue, NewObject
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.intake import RawBlock, Slot
 from pyarchiver.cas.ledger import Ledger
 from pyarchiver.cas.objectfile import ObjectFile
 from pyarchiver.cas.press import Press, Pressed
+from pyarchiver.cas.rows import Batch, NewObject
 from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.version import PROGRAM
 from pyarchiver.formats.aead import Buffer, suite_named
@@ -53,6 +54,7 @@ class OpenPack:
     file: ObjectFile
     payload: PayloadWriter
     layout: Layout
+    batch: Batch = field(default_factory=Batch)
     synced: int = 0
 
 
@@ -62,7 +64,6 @@ class ClosingPack:
 
     pack: OpenPack
     indexes: tuple[bytes, ...]
-    batch: Batch
     secured: Future[None]
 
 
@@ -121,8 +122,6 @@ class Packer:
         """Release entries that wait for nothing, where many have gathered."""
         if self._ledger.waiting >= 4096 and not self._pressing:
             self._add_entries()
-            if not self._open and not self._closing:
-                self._catalogue.record(self._ledger.take_batch())
 
     def finish(self) -> None:
         """Pack and send all there is, and commit it."""
@@ -132,8 +131,6 @@ class Packer:
         if self._open:
             self._close()
         self._progress(wait_for=0)
-        if self._ledger.batch:
-            self._catalogue.record(self._ledger.take_batch())
 
     def close(self) -> None:
         """Stop the threads; what is not staged is given up, and its spool file removed."""
@@ -183,12 +180,20 @@ class Packer:
 
     def _add_entries(self) -> None:
         """Entries that are due go into the open pack; without one, only into the manifest."""
-        entries = self._ledger.release(self._packed)
-        if not self._open:
-            return
-        for kind, body in entry_records(entries, self._entry_compressor):
-            pack = self._pack_with_room(FRAME_SIZE + len(body), 0)
-            self._write(pack, pack.payload.add(kind, body))
+        entries, batch = self._ledger.release(self._packed)
+        if self._open and entries:
+            records = list(entry_records(entries, self._entry_compressor))
+            size = sum(FRAME_SIZE + len(body) for _, bodies in records for body in bodies)
+            pack = self._pack_with_room(size, 0)
+            for kind, bodies in records:
+                for body in bodies:
+                    self._write(pack, pack.payload.add(kind, body))
+        if self._open:
+            self._open.batch.extend(batch)
+        elif self._closing:
+            self._closing[-1].pack.batch.extend(batch)
+        elif batch:
+            self._catalogue.record(batch)
 
     def _write(self, pack: OpenPack, buffers: list[Buffer], slot: Slot | None = None) -> None:
         def write() -> None:
@@ -214,8 +219,7 @@ class Packer:
 
         written = self._writer.submit(write)
         secured = self._courier.secure(pack.file, written)
-        batch = self._ledger.take_batch()
-        self._closing.append(ClosingPack(pack, tuple(indexes), batch, secured))
+        self._closing.append(ClosingPack(pack, tuple(indexes), secured))
         self._open = None
 
     def _progress(self, wait_for: int | None = None) -> None:
@@ -238,7 +242,7 @@ class Packer:
             pack.header.object_id, pack.name, Kind.PACK, 0, self._run,
             pack.file.size, pack.file.blake3, pack.header.raw, closing.indexes,
         )  # fmt: skip
-        row = self._catalogue.stage(new, closing.batch)
+        row = self._catalogue.stage(new, pack.batch)
         self._courier.send(row, pack.name, pack.file.size)
         self._unlogged += 1
         for body in closing.indexes:

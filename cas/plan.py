@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pyarchiver.cas.catalogue import Catalogue, ObjectRow
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objects import ChunkMap
+from pyarchiver.cas.rows import ObjectRow
 from pyarchiver.formats.entry import Hole, Node, hash_content
 from pyarchiver.formats.errors import DamagedError
 from pyarchiver.formats.header import Kind

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyarchiver.cas.catalogue import STORED, Batch, Catalogue, NewObject, VersionRow, split
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.folder import ObjectFolder
 from pyarchiver.cas.objects import (
     Contents,
@@ -22,6 +22,7 @@ from pyarchiver.cas.objects import (
     read_contents,
 )
 from pyarchiver.cas.progress import Observer
+from pyarchiver.cas.rows import STORED, Batch, NewObject, VersionRow, split
 from pyarchiver.cas.unlock import Keyring, refusal
 from pyarchiver.formats import header as headers
 from pyarchiver.formats.entry import Entry, encode_node
@@ -158,7 +159,7 @@ class _Rebuild:
         """Log first, then the packs that it does not list."""
         log = sorted(self._stock.log, key=_log_order)
         self._observer.begin("reading manifests", len(log), None)
-        with self._catalogue.bulk():
+        with self._catalogue.transaction():
             for found in log:
                 self._replay(found)
                 self._observer.advance(files=1)
@@ -179,13 +180,15 @@ class _Rebuild:
     def _contents(self, found: Found) -> Contents:
         opened = open_object(self._folder.raw, found.file, lambda _: self._stock.keys)
         assert opened is not None
-        contents = read_contents(opened)
+        return read_contents(opened)
+
+    def _report(self, found: Found, contents: Contents) -> None:
         for damage in dict.fromkeys(contents.damage):
             self._observer.problem(f"{found.file}: {damage}; the rest of it is used")
-        return contents
 
     def _replay(self, found: Found) -> None:
-        records = self._contents(found).records
+        contents = self._contents(found)
+        records = contents.records
         try:
             for at, (kind, body) in enumerate(records):
                 if kind == Type.PACK:
@@ -194,9 +197,10 @@ class _Rebuild:
                     self._catalogue.add_snapshot(RunComplete.decode(body))
                 elif kind == Type.SETTINGS:
                     self._catalogue.set_settings(Settings.decode(body).values)
-            self._add_entries(records)
         except FormatError as error:
-            self._observer.problem(f"{found.file}: {error}; what came before it is used")
+            contents.damage.append(str(error))
+        self._add_entries(contents)
+        self._report(found, contents)
 
     def _add_pack(self, info: PackInfo, following: list[tuple[int, memoryview]]) -> None:
         bodies = []
@@ -215,10 +219,8 @@ class _Rebuild:
         size = self._folder.raw.size(found.file)
         run = found.about.run if found.about else 0
         self._add_object(found.header, run, size, b"", contents.indexes)
-        try:
-            self._add_entries(contents.records)
-        except FormatError as error:
-            self._observer.problem(f"{found.file}: {error}; what came before it is used")
+        self._add_entries(contents)
+        self._report(found, contents)
 
     def _add_object(
         self, header: Header, run: int, size: int, blake3: bytes, indexes: list[bytes]
@@ -229,8 +231,8 @@ class _Rebuild:
         )
         self._catalogue.add_object(new, STORED)
 
-    def _add_entries(self, records: list[tuple[int, memoryview]]) -> None:
-        for entry in entries_of(records):
+    def _add_entries(self, contents: Contents) -> None:
+        for entry in entries_of(contents):
             self._batch.versions.append(_version(entry))
             if len(self._batch.versions) >= _BATCH:
                 self._flush()

@@ -2,7 +2,7 @@
 
 ::
 
-    select states -> look at what is there -> plan
+    select states -> look at what is there -> plan                                  (planner)
     for each pack: read + open + decompress + verify (thread) -> write pieces -> name the file
     then links, folders' times, sync
 
@@ -12,72 +12,27 @@ the reasons are reported together at the end.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objects import Chunks, OpenObject, open_object, read_chunks
-from pyarchiver.cas.plan import Located, Needed, Piece, Plan, Target
+from pyarchiver.cas.plan import Needed, Piece, Target
+from pyarchiver.cas.planner import Planner, Request, RestoreResult
 from pyarchiver.cas.progress import Observer, show
-from pyarchiver.cas.select import Selection
 from pyarchiver.cas.storage import Readable
-from pyarchiver.cas.tree import PathError, Tree, check_path
-from pyarchiver.formats.entry import EntryKind, Node, decode_node
+from pyarchiver.cas.tree import PathError, Tree
+from pyarchiver.formats.entry import Node, decode_node
 from pyarchiver.formats.errors import DamagedError, FormatError, MissingError
 from pyarchiver.formats.header import Header
-from pyarchiver.formats.keys import ArchiveKeys, ReadKeys
+from pyarchiver.formats.keys import ReadKeys
 
 # Blocks read ahead of the one being written: bounds memory, keeps both threads busy.
 _AHEAD = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to restore. `snapshot` None: the latest state of every path ever archived."""
-
-    snapshot: int | None = None
-    exact: bool = False
-    paths: tuple[str, ...] = ()
-    overwrite: bool = False
-
-
-@dataclass(slots=True)
-class RestoreResult:
-    """What a restore did: files by what became of them, bytes written, objects read."""
-
-    restored: int = 0
-    kept: int = 0
-    differing: int = 0
-    failed: int = 0
-    written: int = 0
-    read: int = 0
-    objects: int = 0
-
-
-@dataclass(slots=True)
-class PlanResult:
-    """What a restore would do."""
-
-    files: int
-    size: int
-    needed: list[Needed] = field(default_factory=list)
-    lost: int = 0
-
-
-def plan(catalogue: Catalogue, request: Request, observer: Observer) -> PlanResult:
-    """What a restore into an empty folder would read and write; asks the storage nothing."""
-    job = _Planner(catalogue, request, observer, None)
-    try:
-        job.run()
-        return PlanResult(job.plan.files, job.plan.size, job.plan.needed(), job.result.failed)
-    finally:
-        job.plan.close()
 
 
 def restore(
@@ -94,124 +49,12 @@ def restore(
     not there. Whatever else stands in the way of single files is reported to the observer.
     """
     tree = Tree(destination)
-    job = _Planner(catalogue, request, observer, tree)
+    job = Planner(catalogue, request, observer, tree)
     try:
         job.run()
         return _Writer(catalogue, storage, keys, tree, job, observer).run()
     finally:
         job.plan.close()
-
-
-class _Planner:
-    """Decides what becomes of each state; fills the plan with the files to be written."""
-
-    def __init__(
-        self, catalogue: Catalogue, request: Request, observer: Observer, tree: Tree | None
-    ) -> None:
-        self._catalogue = catalogue
-        self._request = request
-        self._observer = observer
-        self._tree = tree
-        self.plan = Plan(catalogue)
-        self.result = RestoreResult()
-        self.folders: dict[bytes, tuple[int, bool]] = {}
-        self.symlinks: list[tuple[bytes, int]] = []
-        self.hardlinks: list[tuple[bytes, bytes]] = []
-        self._leaders: dict[tuple[int, bytes], bytes] = {}
-
-    def run(self) -> None:
-        """Go through all states."""
-        request = self._request
-        selection = Selection(self._catalogue, request.snapshot, request.exact, request.paths)
-        self._observer.begin("planning", None, None)
-        for path, row, selected in selection.states():
-            if row.kind == EntryKind.FOLDER:
-                self.folders[path] = (row.sequence, selected)
-            elif selected:
-                self._state(path, row.sequence, row.fields)
-        for text in sorted(selection.unmatched):
-            self._observer.problem(f"nothing in the archive matches {text}")
-        self.plan.index_pieces()
-
-    def _state(self, path: bytes, version: int, fields: bytes) -> None:
-        try:
-            node = decode_node(fields)
-            check_path(path)
-            if node.hardlink and self._is_other_name(path, node):
-                return
-            if node.kind == EntryKind.SYMLINK:
-                self.symlinks.append((path, version))
-            else:
-                self._file(path, version, node)
-        except (FormatError, PathError) as error:
-            self.fail(path, str(error))
-
-    def _is_other_name(self, path: bytes, node: Node) -> bool:
-        group = (node.hardlink, node.file_hash or node.link)
-        leader = self._leaders.setdefault(group, path)
-        if leader != path:
-            self.hardlinks.append((path, leader))
-        return leader != path
-
-    def _file(self, path: bytes, version: int, node: Node) -> None:
-        located = self.plan.locate(node)
-        if located.missing:
-            self.fail(path, f"missing {', '.join(located.missing)}")
-            return
-        if self._tree is not None and not self._make_room(self._tree, path, node, located):
-            return
-        self.plan.add(path, version, node, located)
-
-    def _make_room(self, tree: Tree, path: bytes, node: Node, located: Located) -> bool:
-        """Whether the file is to be written, after a look at what is there."""
-        found = tree.found(path)
-        if found is None:
-            return True
-        alike = stat.S_ISREG(found.st_mode) and found.st_size == node.size
-        if alike and _same_content(tree, path, located, self._catalogue.keys):
-            tree.dress(path, node)
-            self.result.kept += 1
-            return False
-        return self.may_replace(tree, path, found)
-
-    def may_replace(self, tree: Tree, path: bytes, found: os.stat_result) -> bool:
-        """Whether what is at a path may go: only with --overwrite, and never a folder."""
-        if self._request.overwrite and not stat.S_ISDIR(found.st_mode):
-            tree.remove(path)
-            return True
-        hint = "" if stat.S_ISDIR(found.st_mode) else "; --overwrite replaces it"
-        self.result.differing += 1
-        self._observer.problem(f"{show(path)}: something else is there, left untouched{hint}")
-        return False
-
-    def fail(self, path: bytes, reason: str) -> None:
-        """Report a path that cannot be restored."""
-        self.result.failed += 1
-        self._observer.problem(f"{show(path)}: not restored: {reason}")
-
-
-def _same_content(tree: Tree, path: bytes, located: Located, keys: ArchiveKeys) -> bool:
-    try:
-        descriptor = tree.open_existing(path)
-    except OSError:
-        return False
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        for part in located.chunks:
-            if isinstance(part, int):
-                if not _all_zero(file.read, part):
-                    return False
-            elif keys.chunk_id(file.read(part[1])) != part[0]:
-                return False
-    return True
-
-
-def _all_zero(read: Callable[[int], bytes], length: int) -> bool:
-    while length:
-        data = read(min(length, 1 << 20))
-        if not data or data.count(0) != len(data):
-            return False
-        length -= len(data)
-    return True
 
 
 class _Writer:
@@ -223,7 +66,7 @@ class _Writer:
         storage: Readable,
         keys: ReadKeys,
         tree: Tree,
-        planned: _Planner,
+        planned: Planner,
         observer: Observer,
     ) -> None:
         self._catalogue = catalogue

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pathspec
 
-from pyarchiver.cas.catalogue import Catalogue, VersionRow, join, split
+from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.rows import VersionRow, join, split
 from pyarchiver.formats.entry import EntryKind
 from pyarchiver.formats.errors import SettingsError
 

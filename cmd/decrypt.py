@@ -29,7 +29,7 @@ def command(
     as an argument can be seen by other users of this machine: the prompt is better.
     """
     from pyarchiver.cas.decrypt import decrypt
-    from pyarchiver.cas.restore import Request
+    from pyarchiver.cas.planner import Request
 
     if password is None:
         secret = read_secret(password_file, recovery_code)

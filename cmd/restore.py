@@ -12,7 +12,7 @@ from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.secrets import read_secret, reading_options
 
 if TYPE_CHECKING:
-    from pyarchiver.cas.restore import PlanResult, RestoreResult
+    from pyarchiver.cas.planner import PlanResult, RestoreResult
 
 
 @click.command(
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option(
-    "--snapshot", type=click.IntRange(1), metavar="N", help="As of snapshot N."
-)
+@click.option("--snapshot", type=click.IntRange(1), metavar="N", help="As of snapshot N.")
 @click.option("--exact", is_flag=True, help="Leave out what was deleted from the source.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be read; read nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
@@ -43,19 +41,20 @@ def command(
     Restores the latest state of every path ever archived, deleted ones included. PATHs select
     files, folders, or patterns. What is in DEST already and equal is kept.
     """
-    from pyarchiver.cas import restore
     from pyarchiver.cas.catalogue import Catalogue
+    from pyarchiver.cas.planner import Request, plan
+    from pyarchiver.cas.restore import restore
     from pyarchiver.cas.storage import open_storage
     from pyarchiver.cas.unlock import unlock
 
-    request = restore.Request(snapshot, exact, paths, overwrite)
+    request = Request(snapshot, exact, paths, overwrite)
     with Catalogue.open(archive, write=False) as catalogue:
         if plan_only:
-            return _report_plan(console, restore.plan(catalogue, request, console))
+            return _report_plan(console, plan(catalogue, request, console))
         keys = unlock(catalogue, read_secret(password_file, recovery_code))
         storage = open_storage(catalogue.settings["url"])
         storage.check()
-        result = restore.restore(catalogue, storage, keys, dest, request, console)
+        result = restore(catalogue, storage, keys, dest, request, console)
     return report(console, dest, result)
 
 

@@ -103,12 +103,12 @@ def _given(file: Path | None, variable: str) -> str | None:
     try:
         if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o044:
             click.echo(f"pyarchiver: {file} can be read by others: chmod 600 {file}", err=True)
-        text = file.read_text("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"password file {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"password file {file} is not UTF-8 text") from None
-    return text.removesuffix("\n").removesuffix("\r")
+    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def _prompt(text: str, file_too: bool = False) -> str:

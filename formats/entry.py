@@ -18,7 +18,7 @@ import zstandard
 from blake3 import blake3
 
 from pyarchiver.formats import wire
-from pyarchiver.formats.errors import DamagedError
+from pyarchiver.formats.errors import DamagedError, FormatError
 from pyarchiver.formats.keys import ID_SIZE
 from pyarchiver.formats.payload import RECORD_MAX, Type
 
@@ -205,25 +205,31 @@ def hash_content(file_key: bytes, size: int, parts: Iterable[tuple[bytes, int] |
 
 def entry_records(
     entries: Iterable[bytes], compressor: zstandard.ZstdCompressor
-) -> Iterator[tuple[Type, bytes]]:
-    """Records for encoded entries: several together up to 1 MiB, a larger one in parts."""
+) -> Iterator[tuple[Type, list[bytes]]]:
+    """Records for encoded entries: several together up to 1 MiB, a larger one in parts.
+
+    The bodies that come together must stand one after another in one object.
+    """
     together: list[bytes] = []
     size = 0
     for entry in entries:
         if together and size + len(entry) > ENTRIES_RAW:
-            yield Type.ENTRIES, compressor.compress(b"".join(together))
+            yield Type.ENTRIES, [compressor.compress(b"".join(together))]
             together, size = [], 0
         if len(entry) > ENTRIES_RAW:
-            yield from ((Type.PART, part) for part in encode_parts(entry))
+            yield Type.PART, list(encode_parts(entry))
         else:
             together.append(entry)
             size += len(entry)
     if together:
-        yield Type.ENTRIES, compressor.compress(b"".join(together))
+        yield Type.ENTRIES, [compressor.compress(b"".join(together))]
 
 
-def decode_entries(body: memoryview) -> Iterator[Entry]:
-    """The entries of a record; decompression is bounded at 4 MiB."""
+def decode_entries(body: memoryview, skipped: list[str]) -> Iterator[Entry]:
+    """The entries of a record; decompression is bounded at 4 MiB.
+
+    An entry that is impossible or of a later version is passed over; `skipped` says why.
+    """
     try:
         size = zstandard.frame_content_size(body)
         if not 0 < size <= RECORD_MAX:
@@ -234,7 +240,10 @@ def decode_entries(body: memoryview) -> Iterator[Entry]:
     except zstandard.ZstdError as error:
         raise DamagedError(f"an entries record does not decompress ({error})") from None
     for value in wire.unpack_all(data, RECORD_MAX):
-        yield _entry(value)
+        try:
+            yield _entry(value)
+        except FormatError as error:
+            skipped.append(str(error))
 
 
 def encode_parts(entry: bytes) -> Iterator[bytes]:
@@ -252,6 +261,7 @@ class PartJoiner:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self._total = 0
 
     def add(self, body: memoryview) -> Entry | None:
         """Take the next part; returns the entry when it was the last one."""
@@ -259,8 +269,12 @@ class PartJoiner:
         if not isinstance(value, list) or [type(item) for item in value[:3]] != [int, int, bytes]:
             raise DamagedError("impossible part of an entry")
         number, total, piece = value[:3]
-        if not 0 <= number < total <= PARTS_MAX or number != len(self._parts):
-            self._parts.clear()
+        if number == 0:
+            self._parts, self._total = [], total
+        if not 0 <= number < total <= PARTS_MAX:
+            raise DamagedError("impossible part of an entry")
+        if number != len(self._parts) or total != self._total:
+            self._parts = []
             raise DamagedError("parts of an entry are missing")
         self._parts.append(piece)
         if number + 1 < total:

@@ -21,6 +21,7 @@ import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from blake3 import blake3
 
@@ -101,7 +102,7 @@ def new_header(
     data += archive.seal_object_key(object_key, data)
     data += archive.header_mac(data)
     raw = data + struct.pack("<I", len(data) + TRAILER_SIZE) + END_MAGIC
-    if len(raw) > HEADER_MAX:
+    if len(raw) > HEADER_MAX or len(slots) > _SLOTS_MAX:
         raise ValueError(f"a header of {len(raw)} bytes: too many slots")
     return Header(suite, archive.archive_id, object_id, int(kind), slots, raw), object_key
 
@@ -119,12 +120,16 @@ def parse_front(data: bytes) -> Header:
     (size,) = struct.unpack_from("<I", data, 8)
     if size + _FIXED > HEADER_MAX:
         raise DamagedError("the header gives itself more than 64 KiB")
+    fields = wire.fields(wire.unpack(data[12 : 12 + size]), _FIELDS)
+    version = wire.need(fields, "version", int)
+    if version != FORMAT_VERSION:
+        raise UnsupportedError(f"format version {version}: a newer pyarchiver wrote it")
     raw = bytes(data[: size + _FIXED])
     if len(raw) < size + _FIXED:
         raise DamagedError("the header is cut off")
     if raw[-TRAILER_SIZE:] != struct.pack("<I", len(raw)) + END_MAGIC:
         raise DamagedError("the header's end does not match its beginning")
-    return _parse(raw, size)
+    return _header(fields, raw)
 
 
 def parse_back(data: bytes) -> Header:
@@ -140,11 +145,7 @@ def parse_back(data: bytes) -> Header:
     return header
 
 
-def _parse(raw: bytes, size: int) -> Header:
-    fields = wire.fields(wire.unpack(raw[12 : 12 + size]), _FIELDS)
-    version = wire.need(fields, "version", int)
-    if version != FORMAT_VERSION:
-        raise UnsupportedError(f"format version {version}: a newer pyarchiver wrote it")
+def _header(fields: dict[str, Any], raw: bytes) -> Header:
     slots = wire.need(fields, "slots", list)
     if len(slots) > _SLOTS_MAX or not all(isinstance(slot, dict) for slot in slots):
         raise DamagedError("impossible key slots")

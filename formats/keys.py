@@ -27,7 +27,7 @@ import nacl.exceptions
 import nacl.pwhash
 from blake3 import blake3
 
-from pyarchiver.formats import recovery, wire
+from pyarchiver.formats import wire
 from pyarchiver.formats.aead import KEY_SIZE, XCHACHA20POLY1305
 from pyarchiver.formats.errors import DamagedError
 
@@ -191,8 +191,10 @@ def open_slot(slot: Slot, archive_id: bytes, secret: str | bytes) -> ReadKeys | 
     None where it is not for this slot: another type, a wrong secret, or a slot type of a later
     version. Raises DamagedError for fields outside their bounds, before any work is done.
     """
+    kind = slot.get("type")
+    if type(kind) is not int or kind not in (SLOT_PASSWORD, SLOT_RECOVERY):
+        return None
     fields = wire.fields(slot, _SLOT_FIELDS)
-    kind = wire.need(fields, "type", int)
     if kind == SLOT_PASSWORD and isinstance(secret, str):
         wire.sized(fields, "salt", 16)
         wire.number(fields, "ops", 1, ARGON2_OPS_MAX)
@@ -218,13 +220,6 @@ def same(one: bytes, other: bytes) -> bool:
     return hmac.compare_digest(one, other)
 
 
-def parse_secret(password: str | None, code: str | None) -> str | bytes:
-    """What `open_slot` takes: the password normalised, or the recovery code decoded."""
-    if code is not None:
-        return recovery.decode(code)
-    return password or ""
-
-
 def _wrap(slot: Slot, key: bytes, keys: ReadKeys) -> Slot:
     nonce = os.urandom(XCHACHA20POLY1305.nonce)
     sealed = bytearray(SEED_SIZE + KEY_SIZE + XCHACHA20POLY1305.tag)
@@ -238,7 +233,7 @@ def _slot_aad(archive_id: bytes, kind: int) -> bytes:
 
 
 def _password_key(slot: Slot, password: str) -> bytes:
-    text = unicodedata.normalize("NFKC", password).encode()
+    text = unicodedata.normalize("NFKC", password).encode("utf-8", "surrogateescape")
     try:
         key: bytes = nacl.pwhash.argon2id.kdf(
             KEY_SIZE, text, slot["salt"], opslimit=slot["ops"], memlimit=slot["mem"]

@@ -6,7 +6,7 @@
     payload  = about record... padding* index* tail
 
 Record types below 128 are critical: a reader that meets an unknown one stops. Others may be
-skipped. The *index* lists every record before it, and each chunk's length and id in the order
+skipped. The *index* lists every record but padding, and each chunk's length and id in the order
 of their ordinals. The *tail* is the payload's last 21 bytes and says where the index begins;
 it counts only because the last segment opens as the last.
 """

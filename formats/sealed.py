@@ -10,16 +10,18 @@ one can be read alone.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pyarchiver.formats import header as headers
 from pyarchiver.formats.aead import Buffer, Suite
-from pyarchiver.formats.errors import DamagedError, FormatError, UnsupportedError
+from pyarchiver.formats.errors import DamagedError, FormatError
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.padme import padme
 
 SEGMENT = 1 << 20
+# Enough of a header to be recognised: magic, length of the fields, and some of them.
+_TRACE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,43 +132,51 @@ ReadAt = Callable[[int, memoryview], int]
 
 @dataclass(frozen=True)
 class Found:
-    """The header of an object, and what was wrong with its two copies."""
+    """The header of an object, and what was wrong with its two copies.
+
+    `whole` is False where the copy at the end is not there or differs: the object may have been
+    cut. `other` is the copy at the end where it is another header: which of the two is right,
+    their MAC tells.
+    """
 
     header: Header
     whole: bool
     notices: tuple[str, ...]
+    other: Header | None = None
+
+    def swapped(self) -> Found | None:
+        """The same with the other copy as the one to use."""
+        if self.other is None:
+            return None
+        return Found(self.other, True, ("the header at the front was altered",))
 
 
 def find_header(read_at: ReadAt, size: int) -> Found:
     """The header of an object of `size` bytes, from either end.
 
-    `whole` is False where the copy at the end is not there: the object was probably cut.
-    Raises ForeignError or DamagedError where no copy is left.
+    Raises ForeignError, UnsupportedError or DamagedError where no copy can be used.
     """
     front_error: FormatError | None = None
     front = back = None
     try:
         front = headers.parse_front(_read(read_at, 0, min(size, headers.HEADER_MAX)))
-    except UnsupportedError:
-        raise
     except FormatError as error:
         front_error = error
-    length = len(front.raw) if front else headers.HEADER_MAX
     try:
-        start = max(0, size - length)
+        start = max(0, size - headers.HEADER_MAX)
         back = headers.parse_back(_read(read_at, start, size - start))
     except FormatError:
-        if front is None:
+        pass
+    if front is None:
+        if back is None:
             assert front_error is not None
-            raise front_error from None
-    if front and back and size >= 2 * len(front.raw):
-        if front.raw == back.raw:
-            return Found(front, True, ())
-        return Found(front, True, ("the header at the end differs from the one at the front",))
-    if front:
+            raise front_error
+        return Found(back, True, (f"the header at the front is damaged ({front_error})",))
+    if back is None:
         return Found(front, False, ("the header at the end is missing or damaged",))
-    assert back is not None
-    return Found(back, True, (f"the header at the front is damaged ({front_error})",))
+    if front.raw != back.raw:
+        return Found(front, False, ("the header at the end differs from the one in front",), back)
+    return Found(front, size >= 2 * len(front.raw), ())
 
 
 def _read(read_at: ReadAt, offset: int, length: int) -> bytes:
@@ -177,8 +187,8 @@ def _read(read_at: ReadAt, offset: int, length: int) -> bytes:
 class Opener:
     """Opens the segments of one object, any range of its payload at a time.
 
-    `size` is the object's real size. Where `whole` is False the object was cut: only segments
-    that are complete can be opened, and none of them is the last.
+    `size` is the object's real size. `whole` tells whether its last segment is there; of an
+    object that was cut, the segments that are complete can still be opened.
     """
 
     def __init__(self, found: Found, key: bytes, read_at: ReadAt, size: int) -> None:
@@ -187,18 +197,42 @@ class Opener:
         self._key = key
         self._read_at = read_at
         self._layout = Layout(len(found.header.raw), found.header.suite.tag)
-        self.whole = found.whole
-        if self.whole:
-            try:
-                self.length = self._layout.payload_size(size)
-            except DamagedError:
-                self.whole = False
-        if not self.whole:
-            step = SEGMENT + self._layout.tag
-            self.length = max(0, (size - self._layout.header) // step) * SEGMENT
         self._scratch = memoryview(bytearray(SEGMENT + self._layout.tag))
         self._plain = memoryview(bytearray(SEGMENT))
         self._cached = -1
+        self.whole = True
+        if found.whole and self._fits(size):
+            return
+        # The header at the end is damaged, cut or followed by something: the last segment tells.
+        if any(self._fits(end) and self._ends_here() for end in self._possible_ends(size)):
+            return
+        self.whole = False
+        step = SEGMENT + self._layout.tag
+        self.length = max(0, (size - self._layout.header) // step) * SEGMENT
+
+    def _fits(self, size: int) -> bool:
+        try:
+            self.length = self._layout.payload_size(size)
+        except DamagedError:
+            return False
+        return True
+
+    def _ends_here(self) -> bool:
+        last = (self.length - 1) // SEGMENT
+        try:
+            self._open(last, self._plain)
+        except DamagedError:
+            return False
+        return True
+
+    def _possible_ends(self, size: int) -> Iterator[int]:
+        """Sizes the object may have had: the present one, or by the last trace of the header."""
+        yield size
+        start = max(0, size - 2 * headers.HEADER_MAX)
+        tail = _read(self._read_at, start, size - start)
+        at = tail.rfind(self._header.raw[:_TRACE])
+        if at >= 0:
+            yield start + at + self._layout.header
 
     def read(self, start: int, length: int) -> memoryview:
         """Payload bytes `start` .. `start + length`, fewer where the object was cut.

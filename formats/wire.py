@@ -15,7 +15,12 @@ from pyarchiver.formats.errors import DamagedError, UnsupportedError
 
 T = TypeVar("T")
 
-pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+# Names and paths that are no UTF-8 keep their bytes.
+_ERRORS = "surrogateescape"
+
+pack: Callable[[Any], bytes] = msgpack.Packer(
+    use_bin_type=True, autoreset=True, unicode_errors=_ERRORS
+).pack
 """One value as msgpack; not for use by several threads at once."""
 
 
@@ -30,7 +35,12 @@ def unpack(data: bytes | memoryview) -> Any:
     """
     try:
         return msgpack.unpackb(
-            data, raw=False, use_list=True, strict_map_key=True, ext_hook=_no_extensions
+            data,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            ext_hook=_no_extensions,
+            unicode_errors=_ERRORS,
         )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise DamagedError(f"not a msgpack value: {error}") from None
@@ -43,8 +53,9 @@ def unpack_all(data: bytes, limit: int) -> list[Any]:
     unpacker = msgpack.Unpacker(
         raw=False,
         use_list=True,
-        strict_map_key=False,
+        strict_map_key=True,
         ext_hook=_no_extensions,
+        unicode_errors=_ERRORS,
         max_buffer_size=max(1, len(data)),
     )
     unpacker.feed(data)

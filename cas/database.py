@@ -1,0 +1,193 @@
+"""The SQLite file under the catalogue: its lock, pragmas, transactions and configuration.
+
+One process writes (a lock beside the file: SQLite's own would be dropped by any second
+descriptor of the file in this process); any number may read meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import filelock
+
+from pyarchiver.cas.durable import sync_folder
+from pyarchiver.formats.errors import BusyError, CatalogueError
+
+VERSION = 1
+APPLICATION_ID = 0x50594152
+
+
+class Transaction:
+    """All or nothing; SQLite's errors come out as CatalogueError."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def __enter__(self) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            raise _cannot_write(error) from None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._db.execute("COMMIT" if error is None else "ROLLBACK")
+        except sqlite3.DatabaseError as failure:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise _cannot_write(failure) from None
+        if isinstance(error, sqlite3.DatabaseError):
+            raise _cannot_write(error) from None
+
+
+class Database:
+    """An open .archive, apart from what it means.
+
+    Used as a context manager, it closes the file, and lets SQLite's errors out as CatalogueError.
+    """
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: filelock.BaseFileLock | None
+    ) -> None:
+        self.path = path
+        self._db = connection
+        self._lock = lock
+        self._config: dict[str, bytes] = dict(connection.execute("SELECT name, value FROM config"))
+
+    @classmethod
+    def make(cls, path: Path, values: dict[str, bytes]) -> Self:
+        """A new .archive at `path`, mode 0600, with configuration `values`; it must not exist.
+
+        It is made beside and renamed, so that an .archive is always a whole one.
+        """
+        lock = _lock(path)
+        new = path.with_name(path.name + ".new")
+        try:
+            if path.exists():
+                raise CatalogueError(f"{path} is already there: pyarchiver resume continues it")
+            new.unlink(missing_ok=True)
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            connection = _connect(new, "rw")
+            schema = resources.files(__package__).joinpath("schema.sql").read_text()
+            connection.executescript(schema)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            cls(new, connection, None).configure(**values)
+            connection.close()
+            new.rename(path)
+            sync_folder(path.parent)
+            return cls(path, _connect(path, "rw"), lock)
+        except BaseException as error:
+            lock.release()
+            if isinstance(error, sqlite3.DatabaseError | OSError):
+                raise CatalogueError(f"cannot create {path}: {error}") from None
+            raise
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool) -> Self:
+        """The .archive at `path`; with `write`, as its only writer.
+
+        Raises CatalogueError where it is none, damaged or too new, BusyError where another
+        process writes.
+        """
+        if not path.is_file():
+            raise CatalogueError(f"no archive {path}: pyarchiver start makes one")
+        if write and not os.access(path, os.W_OK):
+            raise CatalogueError(f"{path} is read-only: make it writable")
+        lock = _lock(path) if write else None
+        try:
+            connection = _connect(path, "rw" if os.access(path, os.W_OK) else "ro")
+            _check(path, connection)
+            return cls(path, connection, lock)
+        except BaseException as error:
+            if lock:
+                lock.release()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise CatalogueError(f"{path} is no archive or is damaged: {error}") from None
+            raise
+
+    def close(self) -> None:
+        """Close the file; it is then one file that can be copied."""
+        self._db.close()
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise CatalogueError(f"{self.path} is damaged: {error}") from None
+
+    def transaction(self) -> Transaction:
+        """All that is written within it is committed together, or not at all."""
+        return Transaction(self._db)
+
+    def configure(self, **values: bytes) -> None:
+        """Set configuration values durably."""
+        with self.transaction():
+            self._configure(values)
+
+    def _configure(self, values: dict[str, bytes]) -> None:
+        self._db.executemany("REPLACE INTO config VALUES (?, ?)", values.items())
+        self._config.update(values)
+
+    def config(self, name: str) -> bytes:
+        """A configuration value, empty where it was never set."""
+        return self._config.get(name, b"")
+
+
+def _cannot_write(error: sqlite3.DatabaseError) -> CatalogueError:
+    return CatalogueError(f"cannot write to the .archive: {error}; free space or mend it, resume")
+
+
+def _lock(path: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(f"{path}.lock", mode=0o600)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise BusyError(f"{path} is in use by another pyarchiver: wait for it to end") from None
+    except OSError as error:
+        raise CatalogueError(f"cannot lock {path}: {error.strerror}") from None
+    return lock
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False
+    )
+    connection.execute("PRAGMA trusted_schema = OFF")
+    if mode != "ro":
+        connection.execute("PRAGMA journal_mode = WAL")
+        # NORMAL would lose the last commits at a power failure, after objects were sent.
+        connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -32768")
+    return connection
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise CatalogueError(f"{path} is no pyarchiver archive")
+    if version > VERSION:
+        raise CatalogueError(f"{path} was written by a newer pyarchiver: install that one")
+    if version < VERSION:
+        raise CatalogueError(f"{path} is of an older version: run pyarchiver update {path}")

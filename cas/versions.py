@@ -1,0 +1,123 @@
+"""The part of the catalogue that knows paths: every state they had, and the newest of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyarchiver.cas.database import Database
+from pyarchiver.cas.rows import Batch, Known, VersionRow
+from pyarchiver.formats.entry import EntryKind
+
+
+class Versions(Database):
+    """Paths and their versions."""
+
+    def folder(self, path: bytes) -> dict[bytes, Known]:
+        """The newest state of everything known in a folder, by name; deleted ones included."""
+        folder = self._folder_id(path)
+        if folder is None:
+            return {}
+        query = "SELECT name, version, kind, size, mtime, ctime, inode FROM paths WHERE folder = ?"
+        return {row[0]: Known(*row[1:]) for row in self._db.execute(query, (folder,))}
+
+    def below(self, path: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(folder, name) of all that is not deleted below a folder, at any depth."""
+        query = (
+            "SELECT f.path, p.name FROM folders f JOIN paths p ON p.folder = f.id"
+            " WHERE (f.path = ?1 OR (f.path >= ?2 AND f.path < ?3)) AND p.kind != ?4"
+        )
+        values = (path, path + b"/", path + b"0", int(EntryKind.GONE))
+        return iter(self._db.execute(query, values).fetchall())
+
+    def fields(self, version: int) -> bytes:
+        """The fields of a version."""
+        (fields,) = self._db.execute(
+            "SELECT fields FROM versions WHERE id = ?", (version,)
+        ).fetchone()
+        return bytes(fields)
+
+    def last_version(self) -> int:
+        """The highest sequence recorded, 0 for none."""
+        (last,) = self._db.execute("SELECT coalesce(max(id), 0) FROM versions").fetchone()
+        return int(last)
+
+    def versions(self, after: int = 0, until: int = 1 << 62) -> Iterator[VersionRow]:
+        """All versions with a sequence above `after` and up to `until`, in order."""
+        return self._versions("v.id > ? AND v.id <= ? ORDER BY v.id", after, until)
+
+    def state(self, run: int) -> Iterator[VersionRow]:
+        """The tree as it was at the end of a run."""
+        newest = "SELECT max(id) FROM versions WHERE run <= ? GROUP BY folder, name"
+        return self._versions(
+            f"v.id IN ({newest}) AND v.kind != ? ORDER BY v.id", run, int(EntryKind.GONE)
+        )
+
+    def latest(self) -> Iterator[VersionRow]:
+        """The latest state of every path ever archived, deleted ones included.
+
+        A path that was both a folder and something else gives the latest of either.
+        """
+        newest = "SELECT max(id) FROM versions WHERE kind != ? GROUP BY folder, name, kind = ?"
+        return self._versions(
+            f"v.id IN ({newest}) ORDER BY v.id", int(EntryKind.GONE), int(EntryKind.FOLDER)
+        )
+
+    def replaced_kinds(self) -> list[VersionRow]:
+        """The older state of each path that was both a folder and something else."""
+        newest = (
+            "SELECT max(id) AS id, folder, name FROM versions WHERE kind != ?"
+            " GROUP BY folder, name, kind = ?"
+        )
+        older = f"SELECT min(id) FROM ({newest}) GROUP BY folder, name HAVING count(*) > 1"
+        values = int(EntryKind.GONE), int(EntryKind.FOLDER)
+        return list(self._versions(f"v.id IN ({older})", *values))
+
+    def _versions(self, condition: str, *values: object) -> Iterator[VersionRow]:
+        query = (
+            "SELECT v.id, f.path, v.name, v.run, v.kind, v.fields"
+            f" FROM versions v JOIN folders f ON f.id = v.folder WHERE {condition}"
+        )
+        return (VersionRow(*row) for row in self._db.execute(query, values))
+
+    def totals(self) -> tuple[int, int]:
+        """(files, bytes) of the tree as it stands."""
+        row = self._db.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM paths WHERE kind = ?",
+            (int(EntryKind.FILE),),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def _record(self, batch: Batch) -> None:
+        folders = {folder: self._make_folder(folder) for folder in _folders(batch)}
+        self._db.executemany(
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
+            [(v[0], folders[v[1]], *v[2:]) for v in batch.versions],
+        )
+        self._db.executemany(
+            "REPLACE INTO paths VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(folders[folder], name, *known) for folder, name, known in batch.paths],
+        )
+
+    def _folder_id(self, path: bytes) -> int | None:
+        row = self._db.execute("SELECT id FROM folders WHERE path = ?", (path,)).fetchone()
+        return int(row[0]) if row else None
+
+    def _make_folder(self, path: bytes) -> int:
+        found = self._folder_id(path)
+        if found is not None:
+            return found
+        made = self._db.execute("INSERT INTO folders (path) VALUES (?)", (path,)).lastrowid
+        assert made is not None
+        return made
+
+    def add_versions(self, batch: Batch) -> None:
+        """Insert versions read from objects, within a transaction of the caller."""
+        folders = {folder: self._make_folder(folder) for folder in _folders(batch)}
+        self._db.executemany(
+            "INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)",
+            [(v[0], folders[v[1]], *v[2:]) for v in batch.versions],
+        )
+
+
+def _folders(batch: Batch) -> set[bytes]:
+    return {v.folder for v in batch.versions} | {folder for folder, _, _ in batch.paths}
