@@ -15,11 +15,12 @@ from pyarchiver.formats import keys
 from pyarchiver.formats.aead import Buffer, Suite
 from pyarchiver.formats.block import read_block
 from pyarchiver.formats.entry import Entry, Hole, Node, PartJoiner, decode_entries
+from pyarchiver.formats.errors import DamagedError
 from pyarchiver.formats.header import Header, Kind, new_header
 from pyarchiver.formats.keys import ReadKeys, Slot, WriteKeys
 from pyarchiver.formats.payload import PayloadWriter, Type
 from pyarchiver.formats.records import About, PackInfo, RunComplete, Settings
-from pyarchiver.formats.sealed import Layout, Opener, ReadAt, find_header, seal_object
+from pyarchiver.formats.sealed import Found, Layout, Opener, ReadAt, find_header, seal_object
 
 PASSWORD = "cold storage"
 SECRET = bytes(range(16))
@@ -126,10 +127,29 @@ def sealed_records(
 
 
 def open_bytes(data: bytes | bytearray | memoryview, owner: ReadKeys | None = None) -> Opener:
-    """An Opener on an object in memory, its key taken from its header."""
+    """An Opener on an object in memory, its key taken from whichever header is authentic."""
     read_at = read_at_of(data)
-    found = find_header(read_at, len(data))
-    return Opener(found, found.header.object_key(owner or read_keys()), read_at, len(data))
+    found, key = authentic(find_header(read_at, len(data)), owner or read_keys())
+    return Opener(found, key, read_at, len(data))
+
+
+def authentic(found: Found, owner: ReadKeys) -> tuple[Found, bytes]:
+    """The copy of the header that the owner wrote, and the object key in it."""
+    try:
+        return found, found.header.object_key(owner)
+    except DamagedError:
+        other = found.swapped()
+        if other is None:
+            raise
+        return other, other.header.object_key(owner)
+
+
+def entries_in(body: memoryview) -> list[Entry]:
+    """The entries of a record, none of which may be passed over."""
+    skipped: list[str] = []
+    entries = list(decode_entries(body, skipped))
+    assert not skipped
+    return entries
 
 
 def framed(payload: bytes) -> Iterator[Record]:
@@ -227,7 +247,7 @@ def decode_all(owner: keys.ArchiveKeys, records: Iterable[Record]) -> Json:
                 ordinal = len(said["chunks"])
                 said["chunks"].append(describe_chunk(owner, offset, start, ordinal, data))
         elif kind == Type.ENTRIES:
-            said["entries"] += [describe_entry(entry) for entry in decode_entries(view)]
+            said["entries"] += [describe_entry(entry) for entry in entries_in(view)]
         elif kind == Type.PART:
             entry = joiner.add(view)
             if entry is not None:

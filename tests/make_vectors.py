@@ -115,8 +115,9 @@ class Written:
 
     def add_entries(self, entries: list[Entry]) -> None:
         encoded = [encode_entry(e.path, e.run, e.sequence, encode_node(e.node)) for e in entries]
-        for kind, body in entry_records(encoded, compressor(3, ENTRIES_RAW)):
-            self.add(kind, body)
+        for kind, bodies in entry_records(encoded, compressor(3, ENTRIES_RAW)):
+            for body in bodies:
+                self.add(kind, body)
         self.entries += entries
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers_formats import examples, noise
+from helpers_formats import entries_in, examples, noise
 from pyarchiver.formats import wire
 from pyarchiver.formats.block import compressor
 from pyarchiver.formats.entry import (
@@ -83,12 +84,16 @@ def encoded(entry: Entry) -> bytes:
     return encode_entry(entry.path, entry.run, entry.sequence, encode_node(entry.node))
 
 
+def records_of(entries: Iterable[bytes]) -> list[tuple[Type, bytes]]:
+    return [(kind, body) for kind, bodies in entry_records(entries, PRESS) for body in bodies]
+
+
 def read_back(records: list[tuple[Type, bytes]]) -> list[Entry]:
     found: list[Entry] = []
     joiner = PartJoiner()
     for kind, body in records:
         if kind == Type.ENTRIES:
-            found += decode_entries(memoryview(body))
+            found += entries_in(memoryview(body))
         else:
             assert kind == Type.PART
             entry = joiner.add(memoryview(body))
@@ -126,7 +131,7 @@ def test_equal_nodes_give_equal_bytes(node: Node) -> None:
 @given(st.lists(entries, max_size=30))
 @examples(100)
 def test_entries_round_trip_in_order(written: list[Entry]) -> None:
-    records = list(entry_records(map(encoded, written), PRESS))
+    records = records_of(map(encoded, written))
     assert read_back(records) == written
     assert len(records) == (1 if written else 0)
 
@@ -145,7 +150,7 @@ def test_entry_is_an_array_of_path_run_sequence_and_fields() -> None:
 @examples(30)
 def test_entries_records_are_filled_and_bounded(sizes: list[int]) -> None:
     written = [b"\xc6" + size.to_bytes(4, "big") + bytes(size) for size in sizes]
-    records = list(entry_records(written, PRESS))
+    records = records_of(written)
     raw = [PRESS_BACK.decompress(body) for _, body in records]
     assert b"".join(raw) == b"".join(written)
     assert all(len(data) <= ENTRIES_RAW for data in raw)
@@ -172,7 +177,7 @@ PRESS_BACK = _Back()
 )
 def test_large_entry_round_trip(size: int) -> None:
     entry = large_entry(size)
-    records = list(entry_records([encoded(entry)], PRESS))
+    records = records_of([encoded(entry)])
     kinds = [kind for kind, _ in records]
     if size <= ENTRIES_RAW:
         assert kinds == [Type.ENTRIES]
@@ -185,13 +190,13 @@ def test_large_entry_round_trip(size: int) -> None:
 def test_large_entry_among_small_ones_keeps_the_order() -> None:
     small = [Entry(b"%d" % number, 1, number, FILE) for number in range(1, 7)]
     written = [*small[:2], large_entry(3 << 20), large_entry(ENTRIES_RAW + 1), *small[2:]]
-    records = list(entry_records(map(encoded, written), PRESS))
+    records = records_of(map(encoded, written))
     assert read_back(records) == written
 
 
 def test_incompressible_entries_stay_within_a_record() -> None:
     written = [large_entry(ENTRIES_RAW // 4) for _ in range(9)]
-    records = list(entry_records(map(encoded, written), PRESS))
+    records = records_of(map(encoded, written))
     assert [kind for kind, _ in records] == [Type.ENTRIES] * 3
     assert max(len(body) for _, body in records) < RECORD_MAX
     assert read_back(records) == written
@@ -298,7 +303,7 @@ FIELDS: dict[str, Any] = wire.unpack(encode_node(FILE))
 
 
 def test_the_fields_below_are_sound() -> None:
-    assert list(decode_entries(record_of([b"p", 1, 1, FIELDS]))) == [Entry(b"p", 1, 1, FILE)]
+    assert entries_in(record_of([b"p", 1, 1, FIELDS])) == [Entry(b"p", 1, 1, FILE)]
     assert decode_node(wire.pack(FIELDS)) == FILE
 
 
@@ -321,14 +326,25 @@ def test_the_fields_below_are_sound() -> None:
         [bytes(PATH_MAX + 1), 1, 1, FIELDS],
         [b"p", 1, 1, None],
         [b"p", 1, 1, []],
-        [b"p", 1, 1, {1: 1}],
         [b"p", 1, 1, {b"kind": 4}],
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_impossible_entry_is_damage(value: object) -> None:
-    with pytest.raises(DamagedError):
-        list(decode_entries(record_of(value)))
+def test_impossible_entry_is_passed_over_and_named(value: object) -> None:
+    """One bad entry does not cost the others of its record."""
+    good = [b"p", 1, 1, FIELDS]
+    skipped: list[str] = []
+    entries = list(decode_entries(record_of(good, value, good), skipped))
+    assert entries == [Entry(b"p", 1, 1, FILE)] * 2
+    assert len(skipped) == 1
+    assert skipped[0]
+
+
+@pytest.mark.parametrize("fields", [{"kind": 5}, {"Sparse": 1}], ids=str)
+def test_entry_of_a_later_version_is_passed_over(fields: dict[str, Any]) -> None:
+    skipped: list[str] = []
+    assert not list(decode_entries(record_of([b"p", 1, 1, FIELDS | fields]), skipped))
+    assert len(skipped) == 1
 
 
 @pytest.mark.parametrize(
@@ -398,7 +414,7 @@ def test_unknown_fields_are_ignored_unless_critical() -> None:
 def test_limits_themselves_are_allowed() -> None:
     node = replace(FILE, size=SIZE_MAX, content=(Hole(SIZE_MAX),))
     entry = Entry(bytes(PATH_MAX), (1 << 62) - 1, (1 << 62) - 1, node)
-    assert read_back(list(entry_records([encoded(entry)], PRESS))) == [entry]
+    assert read_back(records_of([encoded(entry)])) == [entry]
 
 
 def test_a_cut_entry_among_sound_ones_is_noticed() -> None:
@@ -406,7 +422,7 @@ def test_a_cut_entry_among_sound_ones_is_noticed() -> None:
     for size in range(1, len(data)):
         if size != len(encoded(Entry(b"one", 1, 1, FILE))):
             with pytest.raises(DamagedError):
-                list(decode_entries(memoryview(PRESS.compress(data[:size]))))
+                list(decode_entries(memoryview(PRESS.compress(data[:size])), []))
 
 
 # --- file hash --------------------------------------------------------------------------------

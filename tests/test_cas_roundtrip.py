@@ -1,0 +1,445 @@
+"""Any tree, changed in any way and archived each time, comes back as it was at each time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_cas import Look, Tree, World, assert_same, look, new_world, noise, rsync_says, tuned
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyarchiver.formats.header import Kind
+
+NAMES = [b"a", b"b.jpg", b"c.xmp", b"\xff\xfe", b"new\nline", "ü".encode(), b" ", b".hid", b"a0"]
+MTIMES = [0, 1, -1, -2_000_000_000_000_000_001, 1_234_567_890_123_456_789, 4_102_444_800_000_000_000]
+MODES = [0o644, 0o600, 0o755, 0o444, 0o000, 0o4755, 0o2750, 0o1777]
+TARGETS = [b"a", b"../b.jpg", b"nowhere/at all", b"/absolute", b"\xff", b"."]
+SIZES = [0, 1, 100, 16 << 10, (16 << 10) + 1, 100_000, 300_000, 1_100_000]
+
+# Trees
+
+
+class Garden:
+    """A real tree that grows by operations whose numbers pick whatever is there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.fsencode(root)
+
+    def apply(self, operation: tuple[str, int, int, int]) -> None:
+        name, *numbers = operation
+        getattr(self, name)(*numbers)
+
+    def write(self, where: int, name: int, what: int) -> None:
+        path = self._free(where, name)
+        with open(path, "wb") as file:  # noqa: PTH123
+            file.write(self._data(what))
+
+    def edit(self, which: int, at: int, what: int) -> None:
+        if path := self._file(which):
+            with open(path, "r+b") as file:  # noqa: PTH123
+                file.seek(at * 1009 % (1 + os.path.getsize(path)))  # noqa: PTH202
+                file.write(noise(("edit", what), 20))
+
+    def insert(self, which: int, what: int, _: int) -> None:
+        if path := self._file(which):
+            with open(path, "r+b") as file:  # noqa: PTH123
+                data = file.read()
+                file.seek(0)
+                file.write(noise(("insert", what), 1 + what % 50) + data)
+
+    def truncate(self, which: int, to: int, _: int) -> None:
+        if path := self._file(which):
+            os.truncate(path, to * 1009 % (1 + os.path.getsize(path)))  # noqa: PTH202
+
+    def sparse(self, where: int, name: int, what: int) -> None:
+        path = self._free(where, name)
+        with open(path, "wb") as file:  # noqa: PTH123
+            for step in range(what % 3):
+                file.seek(step * 400_000 + (what % 2) * 300_000)
+                file.write(noise(("sparse", step, what % 2), 50_000))
+            file.truncate(1_000_000)
+
+    def mkdir(self, where: int, name: int, _: int) -> None:
+        os.mkdir(self._free(where, name))  # noqa: PTH102
+
+    def symlink(self, where: int, name: int, what: int) -> None:
+        os.symlink(TARGETS[what % len(TARGETS)], self._free(where, name))  # noqa: PTH211
+
+    def hardlink(self, where: int, name: int, which: int) -> None:
+        if path := self._pick(which, lambda mode: not stat.S_ISDIR(mode)):
+            target = self._free(where, name, spare=path)
+            if target:
+                os.link(path, target, follow_symlinks=False)
+
+    def move(self, which: int, where: int, name: int) -> None:
+        if path := self._pick(which, lambda mode: True):
+            target = self._free(where, name, spare=path)
+            if target and not target.startswith(path + b"/"):
+                os.rename(path, target)  # noqa: PTH104
+
+    def copy(self, which: int, where: int, name: int) -> None:
+        if path := self._file(which):
+            target = self._free(where, name, spare=path)
+            if target:
+                shutil.copy2(path, target)
+
+    def delete(self, which: int, _: int, __: int) -> None:
+        if path := self._pick(which, lambda mode: True):
+            self._remove(path)
+
+    def touch(self, which: int, mtime: int, _: int) -> None:
+        if path := self._pick(which, lambda mode: True):
+            when = MTIMES[mtime % len(MTIMES)]
+            os.utime(path, ns=(when, when), follow_symlinks=False)
+
+    def chmod(self, which: int, mode: int, _: int) -> None:
+        if path := self._pick(which, lambda mode: not stat.S_ISLNK(mode)):
+            os.chmod(path, MODES[mode % len(MODES)])  # noqa: PTH101
+
+    def chown(self, which: int, owner: int, _: int) -> None:
+        if path := self._pick(which, lambda mode: True):
+            os.chown(path, owner % 3, 54321 + owner % 2, follow_symlinks=False)
+
+    def xattr(self, which: int, name: int, size: int) -> None:
+        if path := self._pick(which, lambda mode: stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            attribute = b"user." + [b"x", b"\xff", b"long"][name % 3]
+            if attribute.decode("utf-8", "surrogateescape") in os.listxattr(path):
+                os.removexattr(path, attribute)
+            else:
+                os.setxattr(path, attribute, noise(("xattr", size), size * 37 % 900))
+
+    def turn(self, which: int, what: int, _: int) -> None:
+        """A file becomes a folder, a folder a file."""
+        if path := self._pick(which, lambda mode: True):
+            was_folder = os.path.isdir(path) and not os.path.islink(path)  # noqa: PTH112,PTH114
+            self._remove(path)
+            if not was_folder:
+                os.mkdir(path)  # noqa: PTH102
+                path += b"/" + NAMES[what % len(NAMES)]
+            with open(path, "wb") as file:  # noqa: PTH123
+                file.write(self._data(what))
+
+    def _data(self, what: int) -> bytes:
+        size = SIZES[what % len(SIZES)]
+        if what % 5 == 0:
+            return b"abc def " * (size // 8)
+        skip = what % 3 * 70_000
+        return noise("shared", 2_000_000)[skip : skip + size]
+
+    def _all(self) -> list[bytes]:
+        found, pending = [], [self.root]
+        while pending:
+            folder = pending.pop(0)
+            for name in sorted(os.listdir(folder)):  # noqa: PTH208
+                path = folder + b"/" + name
+                found.append(path)
+                if stat.S_ISDIR(os.lstat(path).st_mode):
+                    pending.append(path)
+        return found
+
+    def _pick(self, which: int, fits: Callable[[int], bool]) -> bytes:
+        found = [path for path in self._all() if fits(os.lstat(path).st_mode)]
+        return found[which % len(found)] if found else b""
+
+    def _file(self, which: int) -> bytes:
+        return self._pick(which, stat.S_ISREG)
+
+    def _free(self, where: int, name: int, spare: bytes = b"") -> bytes:
+        """A path where nothing is any more; empty if that would remove `spare`."""
+        folders = [self.root] + [
+            path for path in self._all() if stat.S_ISDIR(os.lstat(path).st_mode)
+        ]
+        path = folders[where % len(folders)] + b"/" + NAMES[name % len(NAMES)]
+        if spare and (spare + b"/").startswith(path + b"/"):
+            return b""
+        if os.path.lexists(path):
+            self._remove(path)
+        return path
+
+    def _remove(self, path: bytes) -> None:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)  # noqa: PTH108
+
+
+GROW = ("write", "write", "write", "mkdir", "mkdir", "symlink", "sparse", "hardlink", "copy")
+CHANGE = (
+    "edit", "insert", "truncate", "move", "delete", "touch", "chmod", "chown", "xattr", "turn",
+)  # fmt: skip
+number = st.integers(0, 60)
+
+
+def steps(names: tuple[str, ...], least: int, most: int) -> st.SearchStrategy[list[Any]]:
+    return st.lists(
+        st.tuples(st.sampled_from(names), number, number, number), min_size=least, max_size=most
+    )
+
+
+# What to expect
+
+
+@dataclass
+class History:
+    """What each run saw, and what of it is the latest of every path."""
+
+    snapshots: list[Tree] = field(default_factory=list)
+    now: Tree = field(default_factory=dict)
+    # By path and whether it is a folder: when it was last recorded, and how.
+    recorded: dict[tuple[bytes, bool], tuple[int, Look]] = field(default_factory=dict)
+
+    def add(self, tree: Tree) -> None:
+        run = len(self.snapshots) + 1
+        self.snapshots.append(tree)
+        for path, seen in tree.items():
+            if self.now.get(path) != seen:
+                self.recorded[path, stat.S_ISDIR(seen.kind)] = (run, seen)
+        self.now = tree
+
+    def latest(self) -> Tree:
+        """Everything there ever was; the older of file and folder is called x~N."""
+        renamed = {}
+        for (path, is_folder), (run, _) in self.recorded.items():
+            other = self.recorded.get((path, not is_folder))
+            if other and other[0] > run:
+                renamed[path, is_folder] = path + b"~%d" % run
+        return {
+            self._name(path, is_folder, renamed): seen
+            for (path, is_folder), (_, seen) in self.recorded.items()
+        }
+
+    def _name(self, path: bytes, is_folder: bool, renamed: dict[tuple[bytes, bool], bytes]) -> bytes:
+        parent, _, name = renamed.get((path, is_folder), path).rpartition(b"/")
+        return self._name(parent, True, renamed) + b"/" + name if parent else name
+
+
+class Trial:
+    """One archive with its history, in a temporary folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.world = new_world(root)
+        self.garden = Garden(self.world.source)
+        self.history = History()
+
+    def run(self) -> None:
+        """Archive, compare what was archived with what is there."""
+        tree = look(self.world.source)
+        before = self.world.objects()
+        result = self.world.resume()
+        assert not self.world.problems
+        assert look(self.world.source) == tree
+        same = bool(self.history.snapshots) and tree == self.history.now
+        assert result.new is not same
+        if same:
+            assert self.world.objects() == before
+            return
+        self.history.add(tree)
+        assert result.snapshot == len(self.history.snapshots)
+        assert result.files == sum(seen.kind == stat.S_IFREG for seen in tree.values())
+        self.check_snapshot(result.snapshot)
+
+    def check_snapshot(self, run: int) -> Path:
+        folder, result = self.world.restore(snapshot=run)
+        assert not self.world.problems
+        assert (result.failed, result.differing, result.kept) == (0, 0, 0)
+        assert_same(look(folder), self.history.snapshots[run - 1])
+        return folder
+
+    def check_all(self) -> None:
+        for run in range(1, len(self.history.snapshots) + 1):
+            last = self.check_snapshot(run)
+        assert rsync_says(self.world.source, last) == ""
+        latest, _ = self.world.restore()
+        assert not self.world.problems
+        assert_same(look(latest), self.history.latest())
+        decrypted, _ = self.world.decrypt()
+        assert not self.world.problems
+        assert_same(look(decrypted), look(latest))
+        assert rsync_says(latest, decrypted) == ""
+        exact, _ = self.world.restore(exact=True)
+        assert_same(look(exact), self.history.now)
+        again, result = self.world.restore(into=latest)
+        assert result.restored == 0
+        assert not self.world.problems
+        assert_same(look(again), self.history.latest())
+
+    def check_packs_alone(self) -> None:
+        """Without manifests: each file is as it was at some time, and none is damaged."""
+        packs = self.world.objects(Kind.PACK)
+        if not packs:
+            return
+        folder, _ = self.world.decrypt(self.world.some(*packs))
+        assert not self.world.problems
+        ever: dict[bytes, list[bytes]] = {}
+        for tree in self.history.snapshots:
+            for path, seen in tree.items():
+                if seen.kind == stat.S_IFREG:
+                    ever.setdefault(path, []).append(seen.content)
+        states = {content for every in ever.values() for content in every}
+        found = {path: seen.content for path, seen in look(folder).items()
+                 if seen.kind == stat.S_IFREG}  # fmt: skip
+        assert set(found.values()) <= states
+        # A path that was a file all along, and cost new data, is there.
+        for path, every in ever.items():
+            renamed = any((path[:end], False) in self.history.recorded
+                          and (path[:end], True) in self.history.recorded
+                          for end in range(len(path) + 1))  # fmt: skip
+            if not renamed and path in found:
+                assert found[path] in every
+
+
+tuning = st.fixed_dictionaries(
+    {
+        "pack_size": st.sampled_from([0, 1 << 20, 64 << 10]),
+        "manifest_every": st.sampled_from([0, 1]),
+        "log_size": st.sampled_from([0, 24 << 10]),
+        "checkpoint_after": st.sampled_from([0, 1]),
+        "entries_raw": st.sampled_from([0, 64, 1000]),
+        "racy": st.sampled_from([None, 20_000_000]),
+    }
+)
+
+
+@settings(
+    deadline=None, max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
+@given(
+    tuning,
+    steps(GROW + ("touch", "chmod", "xattr"), 0, 20),
+    st.lists(steps(GROW + CHANGE, 0, 8), max_size=4),
+)
+def test_any_tree(limits: dict[str, Any], first: list[Any], changes: list[list[Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, tuned(**limits):
+        trial = Trial(Path(folder))
+        for operations in [first, *changes]:
+            for operation in operations:
+                trial.garden.apply(operation)
+            trial.run()
+        trial.check_all()
+        trial.check_packs_alone()
+
+
+def planted(root: Path) -> Trial:
+    """A tree with one of everything."""
+    trial = Trial(root)
+    for operation in [
+        ("write", 0, 0, 7), ("write", 0, 1, 6), ("mkdir", 0, 2, 0), ("write", 1, 3, 5),
+        ("write", 1, 4, 0), ("symlink", 0, 5, 2), ("symlink", 1, 5, 0), ("hardlink", 1, 6, 0),
+        ("sparse", 0, 7, 2), ("mkdir", 1, 8, 0), ("touch", 0, 3, 0), ("chmod", 1, 5, 0),
+        ("xattr", 0, 0, 9), ("chown", 1, 1, 0),
+    ]:  # fmt: skip
+        trial.garden.apply(operation)
+    return trial
+
+
+@pytest.mark.parametrize("suite", ["aegis256", "xchacha20poly1305"])
+def test_one_of_everything(tmp_path: Path, suite: str) -> None:
+    trial = planted(tmp_path / "first")
+    world = trial.world
+    world.archive.unlink()
+    world.settings = replace(world.settings, suite=suite)
+    world.start()
+    kinds = {seen.kind for seen in look(world.source).values()}
+    assert kinds == {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}
+    assert any(seen.inode for seen in look(world.source).values())
+    assert any(seen.sparse for seen in look(world.source).values())
+    assert any(seen.xattrs for seen in look(world.source).values())
+    with tuned():
+        trial.run()
+        trial.run()
+        trial.check_all()
+        trial.check_packs_alone()
+
+
+def test_file_folder_file_folder(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    source = trial.world.source
+    with tuned():
+        (source / "x").mkdir()
+        (source / "x" / "in").mkdir()
+        (source / "x" / "in" / "one").write_bytes(b"1")
+        trial.run()
+        shutil.rmtree(source / "x")
+        (source / "x").write_bytes(b"file")
+        trial.run()
+        (source / "x").unlink()
+        (source / "x").mkdir()
+        (source / "x" / "in").write_bytes(b"file too")
+        trial.run()
+        trial.check_all()
+        latest, _ = trial.world.restore()
+    assert (latest / "x~2").read_bytes() == b"file"
+    assert (latest / "x" / "in").read_bytes() == b"file too"
+    assert (latest / "x" / "in~1" / "one").read_bytes() == b"1"
+
+
+def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    with (world.source / "sparse").open("wb") as file:
+        file.write(noise(0, 100_000))
+        file.truncate(1 << 32)
+    with (world.source / "hole").open("wb") as file:
+        file.truncate(1 << 33)
+    world.resume()
+    folder, result = world.restore()
+    assert (folder / "sparse").stat().st_size == 1 << 32
+    assert (folder / "sparse").stat().st_blocks < 1000
+    assert (folder / "hole").stat().st_size == 1 << 33
+    assert (folder / "hole").stat().st_blocks == 0
+    assert (folder / "sparse").open("rb").read(100_000) == noise(0, 100_000)
+    assert result.restored == 2
+
+
+@pytest.mark.parametrize("mtime", [(1 << 63) - 1, 1 << 63, 15_000_000_000_000_000_000])
+def test_files_of_a_far_future(tmp_path: Path, mtime: int) -> None:
+    """A camera's clock may say anything; ext4 keeps it up to the year 2446."""
+    world = new_world(tmp_path)
+    world.write("good", b"good")
+    world.write("odd", b"odd", mtime)
+    if (world.source / "odd").stat().st_mtime_ns != mtime:
+        pytest.skip("not possible on this file system")
+    world.resume()
+    folder, _ = world.restore()
+    assert (folder / "good").read_bytes() == b"good"
+    assert (folder / "odd").read_bytes() == b"odd"
+
+
+def test_pack_size_is_never_exceeded(tmp_path: Path) -> None:
+    world: World = new_world(tmp_path, pack_size=16 << 20)
+    for count in range(5):
+        world.write(f"large{count}", noise(count, 7_900_000))
+    for count in range(3000):
+        world.write(f"many/{count}", noise(("many", count), 1 + count % 3000))
+    world.resume()
+    packs = world.objects(Kind.PACK)
+    assert len(packs) > 2
+    assert max(packs.values()) <= 16 << 20
+    assert sorted(packs.values())[1] > 6 << 20, "packs are not filled"
+    folder, _ = world.restore()
+    assert_same(look(folder), look(world.source))
+
+
+def test_many_manifests_and_checkpoints(tmp_path: Path) -> None:
+    """That the small limits of these tests do what they are for."""
+    world = new_world(tmp_path)
+    limits = {"pack_size": 64 << 10, "manifest_every": 1, "log_size": 24 << 10}
+    with tuned(**limits, checkpoint_after=1, entries_raw=64):
+        for run in range(3):
+            for count in range(40):
+                world.write(f"{run}/{count}", noise((run, count), 10_000 + count * 1000))
+            world.resume()
+        assert len(world.objects(Kind.PACK)) > 10
+        assert len(world.objects(Kind.MANIFEST)) > 6
+        assert len(world.objects(Kind.CHECKPOINT)) > 3
+        for folder in (world.restore()[0], world.decrypt()[0]):
+            assert_same(look(folder), look(world.source))
+        assert not world.problems

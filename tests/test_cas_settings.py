@@ -1,0 +1,293 @@
+"""The ini file: the template, what is refused and where it says the fault is, and the bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyarchiver.cas.settings import PLACEHOLDER, Settings, parse, read_ini, template
+from pyarchiver.formats.errors import SettingsError
+from pyarchiver.formats.padme import padme, padme_below
+
+VALUES = {
+    "name": "photos",
+    "source": "/pictures",
+    "url": "file:///archive",
+    "suite": "aegis256",
+    "pack size": "232 MiB",
+    "chunk size": "512 KiB",
+    "compression": "3",
+}
+INI = """\
+[archive]
+name = photos
+source = pictures
+exclude =
+    *.tmp
+    !keep.tmp
+    /cache/
+ignore = ctime, inode
+
+[storage]
+url = ../packs
+
+[format]
+suite = xchacha20poly1305
+pack size = 64 MiB
+chunk size = 1024 KiB
+compression = 19
+"""
+MIB = 1 << 20
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "photos.ini"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def changed(**values: str) -> Settings:
+    return parse(VALUES | {name.replace("_", " "): text for name, text in values.items()}, Path("/"))
+
+
+# Template
+
+
+def test_template_gives_settings_back(tmp_path: Path) -> None:
+    path = written(tmp_path, template("photos", "/some/pictures", "/mnt/disk/packs"))
+    assert read_ini(path) == Settings(
+        name="photos", source=Path("/some/pictures"), url="file:///mnt/disk/packs"
+    )
+
+
+def test_template_takes_a_url(tmp_path: Path) -> None:
+    path = written(tmp_path, template("photos", "pictures", "file:///mnt/a%20b"))
+    settings = read_ini(path)
+    assert settings.url == "file:///mnt/a%20b"
+    assert settings.source == tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("given_", "setting", "line"),
+    [((None, "s", "t"), "name", "name ="), (("n", None, "t"), "source", "source ="),
+     (("n", "s", None), "url", "url =")],
+)  # fmt: skip
+def test_placeholders_are_refused_by_name_and_line(
+    tmp_path: Path, given_: tuple[str | None, ...], setting: str, line: str
+) -> None:
+    text = template(*given_)
+    assert PLACEHOLDER in text
+    number = 1 + [row[: len(line)] for row in text.splitlines()].index(line)
+    with pytest.raises(SettingsError) as caught:
+        read_ini(written(tmp_path, text))
+    assert f"photos.ini, line {number}: setting '{setting}' is not filled in" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["%(name)s", "100 % mine", "a = b", "ümläut und mehr", "{name}"])
+def test_template_keeps_odd_folders(tmp_path: Path, text: str) -> None:
+    settings = read_ini(written(tmp_path, template("n", f"/{text}", f"/packs/{text}")))
+    assert settings.source == Path("/" + text)
+    assert settings.url == Path("/packs/" + text).as_uri()
+
+
+# Reading
+
+
+def test_everything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    assert read_ini(written(tmp_path / "inner" / "..", INI)) == Settings(
+        name="photos",
+        source=tmp_path / "pictures",
+        url=(tmp_path / "../packs").as_uri(),
+        exclude=("*.tmp", "!keep.tmp", "/cache/"),
+        ignore=frozenset({"ctime", "inode"}),
+        spool=None,
+        suite="xchacha20poly1305",
+        pack_size=64 * MIB,
+        chunk_size=MIB,
+        compression=19,
+    )
+
+
+def test_line_ends_of_windows(tmp_path: Path) -> None:
+    plain = read_ini(written(tmp_path, INI))
+    assert read_ini(written(tmp_path, INI.replace("\n", "\r\n"))) == plain
+
+
+def test_byte_order_mark_of_windows(tmp_path: Path) -> None:
+    plain = read_ini(written(tmp_path, INI))
+    assert read_ini(written(tmp_path, b"\xef\xbb\xbf" + INI.encode())) == plain
+
+
+def test_spool_is_relative_to_the_file(tmp_path: Path) -> None:
+    text = INI.replace("url = ", "spool = spool here\nurl = ")
+    assert read_ini(written(tmp_path, text)).spool == tmp_path / "spool here"
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    text = INI.replace("pictures", "~/pictures").replace("../packs", "~/packs\nspool = ~/spool")
+    settings = read_ini(written(tmp_path, text))
+    assert settings.source == Path("/home/me/pictures")
+    assert settings.url == "file:///home/me/packs"
+    assert settings.spool == Path("/home/me/spool")
+
+
+@pytest.mark.parametrize("setting", ["source", "url"])
+def test_home_of_nobody(tmp_path: Path, setting: str) -> None:
+    old = {"source": "source = pictures", "url": "url = ../packs"}[setting]
+    text = INI.replace(old, f"{setting} = ~nobody-of-this-name/x")
+    with pytest.raises(SettingsError, match=f"'{setting}'"):
+        read_ini(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("[storage]", "[storrage]", 10, "unknown section [storrage]"),
+        ("suite = ", "siute = ", 14, "unknown setting 'siute' in [format]"),
+        ("url = ../packs", "name = x\nurl = ../packs", 2, "unknown setting 'name' in [storage]"),
+        ("name = photos", "name = pho/tos", 2, "setting 'name' may have"),
+        ("name = photos", "name =", 2, "setting 'name' is not filled in"),
+        ("source = pictures\n", "", None, "setting 'source' is not filled in"),
+        ("name = photos", "name = photos\nname = again", 3, "name"),
+        ("[storage]", "[archive]", 10, "archive"),
+        ("[archive]\n", "", 1, "section"),
+        ("url = ../packs", "url ../packs", 11, ""),
+        ("ctime, inode", "ctime, mtime", 8, "'ignore' may name ctime and inode only"),
+        ("xchacha20poly1305", "rot13", 14, "'suite' must be one of aegis256, xchacha20poly1305"),
+        ("64 MiB", "64 MB", 15, "'pack size' is no size"),
+        ("64 MiB", "1 MiB", 15, "'pack size' must be from"),
+        ("1024 KiB", "1000 KiB", 16, "'chunk size' must be a power of two"),
+        ("= 19", "= 20", 17, "'compression' must be a number from 1 to 19"),
+        ("= 19", "= three", 17, "'compression' must be a number"),
+    ],
+)
+def test_faults_name_file_and_line(
+    tmp_path: Path, old: str, new: str, line: int | None, words: str
+) -> None:
+    assert old in INI
+    path = written(tmp_path, INI.replace(old, new, 1))
+    with pytest.raises(SettingsError) as caught:
+        read_ini(path)
+    message = str(caught.value)
+    assert "photos.ini" in message
+    assert words in message
+    if line is not None:
+        assert f"line {line}" in message.replace("line  ", "line ").replace("line: ", "line ")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"pyarchiver init .*nothing\.ini"):
+        read_ini(tmp_path / "nothing.ini")
+    with pytest.raises(SettingsError, match="cannot read"):
+        read_ini(tmp_path)
+    with pytest.raises(SettingsError, match="UTF-8"):
+        read_ini(written(tmp_path, b"[archive]\nname = \xff\n"))
+    with pytest.raises(SettingsError, match="'name' is not filled in"):
+        read_ini(written(tmp_path, b""))
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("name", ["a", "_", "0", "A-b.c_d", "x" * 100, "2019.photos", "n."])
+def test_good_names(name: str) -> None:
+    assert changed(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".a", "-a", "a/b", "a b", "ä", "x" * 101, "a\n", "a\\b", "a:b"]
+)
+def test_bad_names(name: str) -> None:
+    with pytest.raises(SettingsError, match="'name'"):
+        changed(name=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("16 MiB", 16 * MIB), ("16384 KiB", 16 * MIB), ("16777216", 16 * MIB), ("16mib", 16 * MIB),
+     ("4 GiB", 4096 * MIB), ("4096MiB", 4096 * MIB), ("232 MiB", 232 * MIB),
+     ("100000000", padme_below(100000000))],
+)  # fmt: skip
+def test_pack_sizes(text: str, size: int) -> None:
+    settings = changed(pack_size=text)
+    assert settings.pack_size == size == padme(size)
+
+
+@pytest.mark.parametrize(
+    "text", ["16777215", "15 MiB", "4294967297", "5 GiB", "0", "", "MiB", "-1 MiB", "1.5 GiB",
+             "1 TiB", "232 MB", "0x10 MiB", "1 GiB 1", "9" * 30]
+)  # fmt: skip
+def test_impossible_pack_sizes(text: str) -> None:
+    with pytest.raises(SettingsError, match="'pack size'"):
+        changed(pack_size=text)
+
+
+@pytest.mark.parametrize("power", range(16, 22))
+def test_chunk_sizes(power: int) -> None:
+    assert changed(chunk_size=str(1 << power)).chunk_size == 1 << power
+
+
+@pytest.mark.parametrize("text", ["32 KiB", "65535", "4 MiB", "96 KiB", "2097153", "", "lots"])
+def test_impossible_chunk_sizes(text: str) -> None:
+    with pytest.raises(SettingsError, match="'chunk size'"):
+        changed(chunk_size=text)
+
+
+@pytest.mark.parametrize("level", [1, 2, 18, 19])
+def test_compression(level: int) -> None:
+    assert changed(compression=str(level)).compression == level
+
+
+@pytest.mark.parametrize("text", ["0", "20", "-1", "", "fast", "3.0", "٣", "1_0"])
+def test_impossible_compression(text: str) -> None:
+    with pytest.raises(SettingsError, match="'compression'"):
+        changed(compression=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("", set()), ("ctime", {"ctime"}), ("inode ctime", {"ctime", "inode"}), (" , inode,", {"inode"})],
+)
+def test_ignore(text: str, wanted: set[str]) -> None:
+    assert changed(ignore=text).ignore == wanted
+
+
+@pytest.mark.parametrize("text", ["mtime", "ctime inode size", "CTIME"])
+def test_impossible_ignore(text: str) -> None:
+    with pytest.raises(SettingsError, match="'ignore'"):
+        changed(ignore=text)
+
+
+def test_defaults_are_those_of_the_template(tmp_path: Path) -> None:
+    settings = changed()
+    read = read_ini(written(tmp_path, template("photos", "/pictures", "/archive")))
+    assert settings == read == Settings("photos", Path("/pictures"), "file:///archive")
+    assert settings.pack_size == 232 * MIB
+
+
+@given(
+    st.builds(
+        Settings,
+        name=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True),
+        source=st.sampled_from([Path("/"), Path("/a b/c"), Path("/ü/%41"), Path("/x/~y")]),
+        url=st.sampled_from(["file:///a%20b", "file:///x"]),
+        exclude=st.lists(
+            st.sampled_from(["*.tmp", "!keep", "/a b/", "x # y", "[a-z]?", "%(name)s"])
+        ).map(tuple),
+        ignore=st.frozensets(st.sampled_from(["ctime", "inode"])),
+        spool=st.sampled_from([None, Path("/spool"), Path("/with space")]),
+        suite=st.sampled_from(["aegis256", "xchacha20poly1305"]),
+        pack_size=st.integers(16 << 20, 4 << 30).map(padme_below),
+        chunk_size=st.integers(16, 21).map(lambda power: 1 << power),
+        compression=st.integers(1, 19),
+    )
+)
+def test_settings_survive_the_archive(settings: Settings) -> None:
+    values = settings.values()
+    assert all(isinstance(text, str) for text in values.values())
+    assert parse(values, Path("/elsewhere")) == settings
