@@ -1,13 +1,14 @@
 # make demo   sets everything up and does the main job on real files
 # make test   sets everything up and runs the whole suite
 # make lint   style and types
+# make docs   writes the command reference
 # make bench  compares with the rivals that are installed
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format docs bench clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +30,9 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed
+	$(BIN)/python bench/reference.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/compare.py

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA)
 
@@ -41,10 +43,10 @@ def owner_ids(uid: int, gid: int, user: str, group: str) -> tuple[int, int]:
     return uid, gid
 
 
-_NONE: dict[bytes, bytes] = {}
+_NONE: Mapping[bytes, bytes] = MappingProxyType({})
 
 
-def read_xattrs(path: bytes) -> dict[bytes, bytes]:
+def read_xattrs(path: bytes) -> Mapping[bytes, bytes]:
     """Extended attributes of a path itself; those that may not be read are left out."""
     if not hasattr(os, "listxattr"):
         return _NONE
@@ -57,7 +59,7 @@ def read_xattrs(path: bytes) -> dict[bytes, bytes]:
         return _NONE
 
 
-def write_xattrs(path: bytes, wanted: dict[bytes, bytes]) -> list[bytes]:
+def write_xattrs(path: bytes, wanted: Mapping[bytes, bytes]) -> list[bytes]:
     """Set extended attributes; returns the names of those that the system refuses."""
     if not wanted:
         return []

@@ -139,7 +139,7 @@ class Intake:
         view = block.memory[block.used : block.used + size]
         if os.preadv(descriptor, [view], start) != size:
             raise FileChanged
-        return self._keep(view)
+        return self._keep(view, block.used)
 
     def _cut(self, descriptor: int, start: int, end: int, content: list[Ref | Hole]) -> None:
         """A larger range, cut into chunks by what is in it."""
@@ -165,17 +165,17 @@ class Intake:
 
     def _cut_window(self, window: memoryview, ends: bool, content: list[Ref | Hole]) -> int:
         """Keep the chunks of `window` whose end is certain; returns how far they reach."""
-        cut = 0
+        cut, base = 0, self._block.used
         for chunk in self._cutter.cut_buf(window):
             stop = cut + chunk.length
             if stop == len(window) and not ends and chunk.length < self._max:
                 break
-            content.append(self._keep(window[cut:stop]))
+            content.append(self._keep(window[cut:stop], base + cut))
             cut = stop
         return cut
 
-    def _keep(self, data: memoryview) -> Ref:
-        """The reference of a chunk; a new one becomes part of the block."""
+    def _keep(self, data: memoryview, at: int) -> Ref:
+        """The reference of the chunk at `at` in the block's memory; a new one becomes its own."""
         id_ = blake3(data, key=self._chunk_key).digest()
         ref = self._pending.get(id_)
         if ref is not None:
@@ -188,9 +188,8 @@ class Intake:
             return ref
         block = self._block
         ref = Ref(id_, length, block.number)
-        target = block.memory[block.used : block.used + length]
-        # Equal places mean that nothing before it in the window was known already.
-        target[:] = data
+        if at != block.used:
+            block.memory[block.used : block.used + length] = data
         block.used += length
         block.refs.append(ref)
         self._pending[id_] = ref

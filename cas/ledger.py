@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pyarchiver.cas.attributes import owner_names, read_xattrs
 from pyarchiver.cas.catalogue import Catalogue
@@ -101,7 +101,7 @@ class Ledger:
         if node.kind == EntryKind.FILE:
             parts = [(p.id, p.length) if isinstance(p, Ref) else p.length for p in due.content]
             file_hash = hash_content(self._file_key, node.size, parts)
-            node = replace(node, file_hash=file_hash, content=_runs(due.content))
+            node = node._replace(file_hash=file_hash, content=_runs(due.content))
         fields = encode_node(node)
         known = due.known
         if not known.version or self._catalogue.fields(known.version) != fields:

@@ -10,6 +10,7 @@ All decisions and commits are taken here, in the caller's thread; the others onl
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from pyarchiver.cas.version import PROGRAM
 from pyarchiver.formats.aead import Buffer, suite_named
 from pyarchiver.formats.block import compressor
 from pyarchiver.formats.entry import ENTRIES_RAW, entry_records
+from pyarchiver.formats.errors import ArchiverError
 from pyarchiver.formats.header import Header, Kind, new_header
 from pyarchiver.formats.names import object_name
 from pyarchiver.formats.payload import CHUNK_ID_SIZE, FRAME_SIZE, Index, PayloadWriter, Type
@@ -133,9 +135,11 @@ class Packer:
         self._progress(wait_for=0)
 
     def close(self) -> None:
-        """Stop the threads; what is not staged is given up, and its spool file removed."""
+        """Stop the threads, stage what is durable; the rest is given up, its spool file removed."""
         self._press.close()
         self._writer.shutdown(cancel_futures=True)
+        with contextlib.suppress(ArchiverError):
+            self._progress()
         unfinished = [closing.pack for closing in self._closing]
         if self._open:
             unfinished.append(self._open)

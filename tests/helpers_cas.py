@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from pyarchiver.cas import archiver, create, log, packer, tree
+from pyarchiver.cas import archiver, create, database, intake, log, packer, press, tree
 from pyarchiver.cas import decrypt as decrypting
 from pyarchiver.cas import restore as restoring
 from pyarchiver.cas.archiver import RunResult
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.folder import ObjectFolder
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.progress import Quiet
@@ -101,9 +103,10 @@ class World:
     ) -> tuple[Path, RestoreResult]:
         """Decrypt the storage's folder, or another."""
         folder = self._folder(into)
-        result = decrypting.decrypt(
-            source or self.storage, folder, secret, Request(**wanted), self._observer()
-        )
+        with _closing_folders():
+            result = decrypting.decrypt(
+                source or self.storage, folder, secret, Request(**wanted), self._observer()
+            )
         return folder, result
 
     def objects(self, *kinds: Kind) -> dict[str, int]:
@@ -143,6 +146,24 @@ class World:
         return Quiet(problems=self.problems, notices=self.notices)
 
 
+@contextmanager
+def _closing_folders() -> Iterator[None]:
+    """Closes what decrypt leaves open; that it does is the business of one test only."""
+    made: list[ObjectFolder] = []
+
+    def make(source: Path) -> ObjectFolder:
+        made.append(ObjectFolder(source))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decrypting, "ObjectFolder", make)
+        try:
+            yield
+        finally:
+            for folder in made:
+                folder.raw.close()
+
+
 def new_world(root: Path, **settings: Any) -> World:
     """An archive of an empty source, with small chunks."""
     source, storage = root / "source", root / "storage"
@@ -156,6 +177,7 @@ def new_world(root: Path, **settings: Any) -> World:
 @contextmanager
 def tuned(
     *,
+    block_size: int = 0,
     pack_size: int = 0,
     manifest_every: int = 0,
     log_size: int = 0,
@@ -172,6 +194,9 @@ def tuned(
                 return replace(parse(values, base), pack_size=pack_size)
 
             patch.setattr(archiver, "parse", smaller)
+        if block_size:
+            patch.setattr(intake, "BLOCK_RAW_MAX", block_size)
+            patch.setattr(press, "BLOCK_RAW_MAX", block_size)
         if manifest_every:
             patch.setattr(packer, "MANIFEST_EVERY", manifest_every)
         if log_size:
@@ -185,6 +210,14 @@ def tuned(
             patch.setattr(entry, "PART_SIZE", entries_raw)
         if racy is not None:
             patch.setattr(archiver, "_RACY_NS", racy)
+        connect = database._connect
+
+        def hasty(path: Path, mode: str) -> sqlite3.Connection:
+            connection = connect(path, mode)
+            connection.execute("PRAGMA synchronous = OFF")
+            return connection
+
+        patch.setattr(database, "_connect", hasty)
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(tree.os, "sync", lambda: None)
         yield

@@ -215,7 +215,8 @@ class Place:
 
     def objects(self, kind: str = "") -> list[Path]:
         """Files of the storage, of one kind (p, m, c) or all, in the order of their names."""
-        return sorted(path for path in self.storage.iterdir() if f"-{kind}" in path.name)
+        mark = f"-{kind}-" if kind else "-"
+        return sorted(path for path in self.storage.iterdir() if mark in path.name)
 
 
 def copied(objects: Path, into: Path) -> Path:

@@ -298,6 +298,7 @@ class Trial:
 
 tuning = st.fixed_dictionaries(
     {
+        "block_size": st.sampled_from([0, 1 << 20, 256 << 10]),
         "pack_size": st.sampled_from([0, 1 << 20, 64 << 10]),
         "manifest_every": st.sampled_from([0, 1]),
         "log_size": st.sampled_from([0, 24 << 10]),
@@ -395,7 +396,8 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
     assert (folder / "sparse").stat().st_blocks < 1000
     assert (folder / "hole").stat().st_size == 1 << 33
     assert (folder / "hole").stat().st_blocks == 0
-    assert (folder / "sparse").open("rb").read(100_000) == noise(0, 100_000)
+    with (folder / "sparse").open("rb") as restored:
+        assert restored.read(100_000) == noise(0, 100_000)
     assert result.restored == 2
 
 
@@ -431,7 +433,7 @@ def test_pack_size_is_never_exceeded(tmp_path: Path) -> None:
 def test_many_manifests_and_checkpoints(tmp_path: Path) -> None:
     """That the small limits of these tests do what they are for."""
     world = new_world(tmp_path)
-    limits = {"pack_size": 64 << 10, "manifest_every": 1, "log_size": 24 << 10}
+    limits = {"block_size": 256 << 10, "pack_size": 64 << 10, "manifest_every": 1, "log_size": 24 << 10}
     with tuned(**limits, checkpoint_after=1, entries_raw=64):
         for run in range(3):
             for count in range(40):

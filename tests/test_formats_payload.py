@@ -225,6 +225,24 @@ def test_large_padding_is_several_records() -> None:
     assert max(sizes) <= RECORD_MAX
 
 
+@pytest.mark.parametrize("rest", [0, 1, 4, 5, 6])
+def test_no_padding_is_left_that_is_smaller_than_a_frame(rest: int) -> None:
+    """Full padding records and 1 to 4 bytes: the last full one must give way."""
+    layout = Layout(2000, 32)
+    writer = PayloadWriter()
+    # Above 256 MiB Padmé values are 8 MiB apart.
+    writer.length = (256 << 20) + 1
+    closing = b"".join(writer.close(layout)[0])
+    indexed = sum(FRAME_SIZE + len(body) for kind, _, body in framed(closing) if kind >= 10)
+    full = FRAME_SIZE + RECORD_MAX
+    writer.length += (len(closing) - indexed) % full - rest
+    pieces = b"".join(writer.close(layout)[0])
+    sizes = [len(body) for kind, _, body in framed(pieces) if kind == Type.PADDING]
+    assert sum(FRAME_SIZE + size for size in sizes) % full == rest
+    assert max(sizes) <= RECORD_MAX
+    assert closed(writer, layout) > 256 << 20
+
+
 @pytest.mark.parametrize("kind", PLAIN_TYPES)
 def test_a_record_over_the_limit_is_not_written(kind: Type) -> None:
     writer = PayloadWriter()

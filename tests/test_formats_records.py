@@ -154,6 +154,7 @@ GOOD = object_name(bytes(16), Kind.MANIFEST, 12, bytes(16))
         GOOD.replace("00000012", "-0000012"),
         GOOD.replace("00000012", "\u06600000012"),
         GOOD.replace("00000012-", ""),
+        GOOD.replace("00000012", "1" * 19),
         GOOD.replace("0" * 32, "0" * 31 + "G"),
         GOOD.replace("0" * 32, "A" * 32),
     ],
