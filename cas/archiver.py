@@ -104,7 +104,7 @@ class _Run:
         self._any_chunks = catalogue.has_chunks()
         self._intake = Intake(
             catalogue.keys, settings.chunk_size, self._find, self._packer.take,
-            self._packer.add_block,
+            self._packer.add_block, self._on_read,
         )  # fmt: skip
         self._changed = self._gone = self._read = 0
 
@@ -120,9 +120,8 @@ class _Run:
         self._check_not_empty(allow_empty)
         self._begin()
         for folder in self._walker.folders():
-            if isinstance(folder, Folder):
-                self._folder(folder)
-                self._packer.settle()
+            self._folder(folder)
+            self._packer.settle()
         self._intake.flush()
         self._packer.finish()
         return self._complete()
@@ -147,12 +146,11 @@ class _Run:
         """(files, bytes) that the run will read: a walk of its own, for the sake of an ETA."""
         files = size = 0
         for folder in _walker(self._catalogue, self._settings, Quiet()).folders():
-            if isinstance(folder, Folder):
-                known = self._catalogue.folder(folder.path)
-                for name, found in folder.found:
-                    if stat.S_ISREG(found.st_mode) and not self._unchanged(known.get(name), found):
-                        files += 1
-                        size += found.st_size
+            known = self._catalogue.folder(folder.path)
+            for name, found in folder.found:
+                if stat.S_ISREG(found.st_mode) and not self._unchanged(known.get(name), found):
+                    files += 1
+                    size += found.st_size
         return files, size
 
     def _complete(self) -> RunResult:
@@ -184,8 +182,11 @@ class _Run:
             kind = _KINDS.get(stat.S_IFMT(found.st_mode))
             path = join(folder.path, name)
             if kind is None:
-                self._observer.problem(f"{show(path)}: a socket or device; left out")
-            elif kind == EntryKind.FILE:
+                self._observer.notice(f"{show(path)}: a socket or device; left out")
+                if before and before.kind != EntryKind.GONE:
+                    self._mark_gone(folder.path, name, before)
+                continue
+            if kind == EntryKind.FILE:
                 self._file(folder.path, name, before, racy)
             else:
                 self._other(folder.path, name, found, before, racy, kind)
@@ -218,7 +219,7 @@ class _Run:
         self, found: os.stat_result, before: Known | None, racy: int, kind: EntryKind
     ) -> Known:
         version = before.version if before else 0
-        settled = max(found.st_mtime_ns, found.st_ctime_ns if self._ctime else 0) < racy
+        settled = (found.st_ctime_ns if self._ctime else found.st_mtime_ns) < racy
         mtime = found.st_mtime_ns if settled else _LOOK_AGAIN
         size = found.st_size if kind == EntryKind.FILE else 0
         return Known(version, int(kind), size, mtime, found.st_ctime_ns, _inode(found))
@@ -273,8 +274,6 @@ class _Run:
             os.close(descriptor)
         if found.st_size != after.st_size or found.st_mtime_ns != after.st_mtime_ns:
             raise FileChanged
-        self._read += found.st_size
-        self._observer.advance(read=found.st_size)
         return found, content
 
     def _mark_gone(self, folder: bytes, name: bytes, before: Known) -> None:
@@ -291,7 +290,11 @@ class _Run:
     def _where(self, path: bytes) -> bytes:
         return self._walker.root + b"/" + path if path else self._walker.root
 
-    # Chunks
+    # What the others ask and tell
+
+    def _on_read(self, size: int) -> None:
+        self._read += size
+        self._observer.advance(read=size)
 
     def _find(self, chunk_id: bytes) -> tuple[bytes, int] | None:
         return self._catalogue.find_chunk(chunk_id) if self._any_chunks else None

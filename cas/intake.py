@@ -68,7 +68,7 @@ class Intake:
     """Turns files into chunk references, and new chunks into full blocks.
 
     `find(id)` is asked for (object id, ordinal) of a chunk; `take()` gives memory for a block,
-    and `hand_over(block)` receives each full one.
+    `hand_over(block)` receives each full one, and `on_read(bytes)` is told of each read.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Intake:
         find: Callable[[bytes], tuple[bytes, int] | None],
         take: Callable[[], Slot],
         hand_over: Callable[[RawBlock], None],
+        on_read: Callable[[int], None],
     ) -> None:
         self._chunk_key = keys.chunk_key
         self._cutter = FastCDC(
@@ -91,6 +92,7 @@ class Intake:
         self._find = find
         self._take = take
         self._hand_over = hand_over
+        self._on_read = on_read
         self._pending: dict[bytes, Ref] = {}
         self._block = RawBlock(1, take())
 
@@ -139,6 +141,7 @@ class Intake:
         view = block.memory[block.used : block.used + size]
         if os.preadv(descriptor, [view], start) != size:
             raise FileChanged
+        self._on_read(size)
         return self._keep(view, block.used)
 
     def _cut(self, descriptor: int, start: int, end: int, content: list[Ref | Hole]) -> None:
@@ -156,6 +159,7 @@ class Intake:
             gap = block.memory[base + carried : base + carried + wanted]
             if os.preadv(descriptor, [gap], at) != wanted:
                 raise FileChanged
+            self._on_read(wanted)
             at += wanted
             window = block.memory[base : base + carried + wanted]
             cut = self._cut_window(window, at == end, content)

@@ -27,6 +27,7 @@ from pyarchiver.cas.unlock import Keyring, refusal
 from pyarchiver.formats import header as headers
 from pyarchiver.formats.entry import Entry, encode_node
 from pyarchiver.formats.errors import (
+    AccessError,
     ForeignError,
     FormatError,
     StorageError,
@@ -82,7 +83,7 @@ def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> In
         except UnsupportedError as error:
             observer.problem(f"{file}: {error}")
             continue
-        except (FormatError, StorageError) as error:
+        except (AccessError, FormatError, StorageError) as error:
             observer.problem(f"{file}: cannot be opened: {error}")
             continue
         if opened is None:

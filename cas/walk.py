@@ -47,14 +47,13 @@ class Walker:
             raise SourceError(f"source {os.fsdecode(self.root)} is not a folder")
         return found
 
-    def folders(self) -> Iterator[Folder | bytes]:
-        """Each folder, parents before what is in them; just the path of one that is unreadable."""
+    def folders(self) -> Iterator[Folder]:
+        """Each folder that can be read, parents before what is in them."""
         pending = [b""]
         while pending:
             path = pending.pop()
             folder = self._list(path)
             if folder is None:
-                yield path
                 continue
             yield folder
             prefix = path + b"/" if path else b""

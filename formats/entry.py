@@ -28,6 +28,8 @@ PARTS_MAX = 64
 ENTRIES_RAW = 1 << 20
 PATH_MAX = 32768
 SIZE_MAX = 1 << 62
+# Impossible entries in one record before the rest of it is not worth a look.
+_BAD_MAX = 100
 _FIELDS = (
     "kind", "mode", "mtime", "uid", "gid", "user", "group",
     "size", "hash", "runs", "link", "hardlink", "xattr",
@@ -239,11 +241,15 @@ def decode_entries(body: memoryview, skipped: list[str]) -> Iterator[Entry]:
         )
     except zstandard.ZstdError as error:
         raise DamagedError(f"an entries record does not decompress ({error})") from None
-    for value in wire.unpack_all(data, RECORD_MAX):
+    bad = 0
+    for value in wire.unpack_each(data, RECORD_MAX):
         try:
             yield _entry(value)
         except FormatError as error:
             skipped.append(str(error))
+            bad += 1
+            if bad == _BAD_MAX:
+                raise DamagedError("an entries record of impossible entries") from None
 
 
 def encode_parts(entry: bytes) -> Iterator[bytes]:
@@ -271,7 +277,7 @@ class PartJoiner:
         number, total, piece = value[:3]
         if number == 0:
             self._parts, self._total = [], total
-        if not 0 <= number < total <= PARTS_MAX:
+        if not 0 <= number < total <= PARTS_MAX or len(piece) > PART_SIZE:
             raise DamagedError("impossible part of an entry")
         if number != len(self._parts) or total != self._total:
             self._parts = []

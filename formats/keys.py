@@ -29,7 +29,7 @@ from blake3 import blake3
 
 from pyarchiver.formats import wire
 from pyarchiver.formats.aead import KEY_SIZE, XCHACHA20POLY1305
-from pyarchiver.formats.errors import DamagedError
+from pyarchiver.formats.errors import AccessError, DamagedError
 
 ID_SIZE = 16
 SEED_SIZE = 32
@@ -194,19 +194,18 @@ def open_slot(slot: Slot, archive_id: bytes, secret: str | bytes) -> ReadKeys | 
     kind = slot.get("type")
     if type(kind) is not int or kind not in (SLOT_PASSWORD, SLOT_RECOVERY):
         return None
+    if isinstance(secret, str) != (kind == SLOT_PASSWORD):
+        return None
     fields = wire.fields(slot, _SLOT_FIELDS)
-    if kind == SLOT_PASSWORD and isinstance(secret, str):
-        wire.sized(fields, "salt", 16)
+    wire.sized(fields, "salt", 16)
+    nonce = wire.sized(fields, "nonce", XCHACHA20POLY1305.nonce)
+    sealed = wire.sized(fields, "sealed", SEED_SIZE + KEY_SIZE + XCHACHA20POLY1305.tag)
+    if isinstance(secret, str):
         wire.number(fields, "ops", 1, ARGON2_OPS_MAX)
         wire.number(fields, "mem", 8192, ARGON2_MEMORY_MAX)
         key = _password_key(slot, secret)
-    elif kind == SLOT_RECOVERY and isinstance(secret, bytes):
-        wire.sized(fields, "salt", 16)
-        key = _recovery_key(slot, secret)
     else:
-        return None
-    nonce = wire.sized(fields, "nonce", XCHACHA20POLY1305.nonce)
-    sealed = wire.sized(fields, "sealed", SEED_SIZE + KEY_SIZE + XCHACHA20POLY1305.tag)
+        key = _recovery_key(slot, secret)
     plain = bytearray(SEED_SIZE + KEY_SIZE)
     try:
         XCHACHA20POLY1305.open(sealed, _slot_aad(archive_id, kind), nonce, key, plain)
@@ -239,7 +238,9 @@ def _password_key(slot: Slot, password: str) -> bytes:
             KEY_SIZE, text, slot["salt"], opslimit=slot["ops"], memlimit=slot["mem"]
         )
     except nacl.exceptions.RuntimeError:
-        raise MemoryError(f"key derivation needs {slot['mem'] >> 20} MiB of memory") from None
+        raise AccessError(
+            f"the password's key derivation needs {slot['mem'] >> 20} MiB of memory: free some"
+        ) from None
     return key
 
 

@@ -14,7 +14,7 @@ from pyarchiver.formats.header import Kind
 
 _LETTER = {Kind.PACK: "p", Kind.MANIFEST: "m", Kind.CHECKPOINT: "c"}
 _KIND = {letter: kind for kind, letter in _LETTER.items()}
-_NAME = re.compile(r"([0-9a-f]{12})-(?:p|([mc])-([0-9]{8,18}))-([0-9a-f]{32})")
+_NAME = re.compile(r"([0-9a-f]{12})-(?:p|([mc])-([0-9]{8}|[1-9][0-9]{8,17}))-([0-9a-f]{32})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,8 @@ class PayloadWriter:
 
     def add_block(self, lengths: list[int], ids: list[bytes], *body: Buffer) -> list[Buffer]:
         """A block record, with the lengths and ids of its chunks for the index."""
+        if len(ids) > BLOCK_CHUNKS_MAX:
+            raise ValueError(f"a block of {len(ids)} chunks")
         self._lengths += lengths
         self._ids += ids
         self.chunks += len(ids)

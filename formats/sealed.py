@@ -176,7 +176,9 @@ def find_header(read_at: ReadAt, size: int) -> Found:
         return Found(front, False, ("the header at the end is missing or damaged",))
     if front.raw != back.raw:
         return Found(front, False, ("the header at the end differs from the one in front",), back)
-    return Found(front, size >= 2 * len(front.raw), ())
+    if size < 2 * len(front.raw):
+        return Found(front, False, ("nothing follows the header",))
+    return Found(front, True, ())
 
 
 def _read(read_at: ReadAt, offset: int, length: int) -> bytes:
@@ -226,13 +228,20 @@ class Opener:
         return True
 
     def _possible_ends(self, size: int) -> Iterator[int]:
-        """Sizes the object may have had: the present one, or by the last trace of the header."""
+        """Sizes the object may have had, if only its second header was cut or altered.
+
+        The present one; the Padmé value above it; that of a full last segment; and what the last
+        trace of the second header says.
+        """
+        header, step = self._layout.header, SEGMENT + self._layout.tag
         yield size
+        yield padme(size)
+        yield 2 * header + (size - header) // step * step
         start = max(0, size - 2 * headers.HEADER_MAX)
         tail = _read(self._read_at, start, size - start)
         at = tail.rfind(self._header.raw[:_TRACE])
         if at >= 0:
-            yield start + at + self._layout.header
+            yield start + at + header
 
     def read(self, start: int, length: int) -> memoryview:
         """Payload bytes `start` .. `start + length`, fewer where the object was cut.

@@ -6,7 +6,7 @@ one refuses the value. Other unknown fields are ignored, so that a later version
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar, cast
 
 import msgpack
@@ -46,8 +46,11 @@ def unpack(data: bytes | memoryview) -> Any:
         raise DamagedError(f"not a msgpack value: {error}") from None
 
 
-def unpack_all(data: bytes, limit: int) -> list[Any]:
-    """The msgpack values standing one after another in `data`, at most `limit` bytes of it."""
+def unpack_each(data: bytes, limit: int) -> Iterator[Any]:
+    """The msgpack values standing one after another in `data`, at most `limit` bytes of it.
+
+    Raises DamagedError at the first that is impossible or cut off.
+    """
     if len(data) > limit:
         raise DamagedError(f"{len(data)} bytes of values, more than the {limit} allowed")
     unpacker = msgpack.Unpacker(
@@ -59,13 +62,12 @@ def unpack_all(data: bytes, limit: int) -> list[Any]:
         max_buffer_size=max(1, len(data)),
     )
     unpacker.feed(data)
-    try:
-        values = list(unpacker)
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise DamagedError(f"not a sequence of msgpack values: {error}") from None
-    if unpacker.tell() != len(data):
-        raise DamagedError("a msgpack value is cut off")
-    return values
+    while unpacker.tell() < len(data):
+        try:
+            value = unpacker.unpack()
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            raise DamagedError(f"not a sequence of msgpack values: {error}") from None
+        yield value
 
 
 def fields(value: object, known: Collection[str]) -> dict[str, Any]:

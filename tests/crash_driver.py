@@ -1,9 +1,9 @@
 """Ends runs at the N-th call of a step, for every N, and checks what the next run makes of it.
 
 Run by test_crash.py in a process of its own, without threads, because each run is forked off:
-`crash_driver.py WORK SCENARIO STEP STRIDE WAY...`. Prints a JSON object: how often the step was reached, and
-what was wrong afterwards. A process that dies loses nothing that it handed to the system, so
-nothing here waits for a disk.
+`crash_driver.py WORK SCENARIO STEP STRIDE WAY...`. Prints a JSON object: how often the step was
+reached, and what was wrong afterwards. A process that dies loses nothing that it handed to the
+system, so nothing here waits for a disk.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
+
 from helpers_cli import (
     PASSWORD,
     Place,
@@ -35,7 +36,6 @@ from helpers_cli import (
     words,
     write,
 )
-
 from pyarchiver.cas import archiver, courier, database, local, log
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.intake import Intake
@@ -320,9 +320,7 @@ class Scenario:
         shutil.rmtree(self.place.work, ignore_errors=True)
         shutil.copytree(self._base, self.place.work, symlinks=True)
 
-    def try_all(
-        self, step: str, stride: int, when: str, how: str
-    ) -> tuple[int, list[str]]:
+    def try_all(self, step: str, stride: int, when: str, how: str) -> tuple[int, list[str]]:
         """(how often the step was reached, what was wrong after ending each time)."""
         wrong: list[str] = []
         number = 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from pyarchiver.cas import archiver, create, database, intake, log, packer, press, tree
+from pyarchiver.cas import archiver, create, database, intake, log, packer, press, settings
 from pyarchiver.cas import decrypt as decrypting
 from pyarchiver.cas import restore as restoring
 from pyarchiver.cas.archiver import RunResult
@@ -164,12 +164,12 @@ def _closing_folders() -> Iterator[None]:
                 folder.raw.close()
 
 
-def new_world(root: Path, **settings: Any) -> World:
+def new_world(root: Path, **wanted: Any) -> World:
     """An archive of an empty source, with small chunks."""
     source, storage = root / "source", root / "storage"
     source.mkdir(parents=True)
     chosen = Settings("test", source, storage.as_uri(), chunk_size=64 << 10)
-    world = World(root, replace(chosen, **settings))
+    world = World(root, replace(chosen, **wanted))
     world.start()
     return world
 
@@ -188,10 +188,9 @@ def tuned(
     """The same program with smaller limits, so that small trees reach them; without fsync."""
     with pytest.MonkeyPatch.context() as patch:
         if pack_size:
-            parse = archiver.parse
 
             def smaller(values: dict[str, str], base: Path) -> Settings:
-                return replace(parse(values, base), pack_size=pack_size)
+                return replace(settings.parse(values, base), pack_size=pack_size)
 
             patch.setattr(archiver, "parse", smaller)
         if block_size:
@@ -219,7 +218,7 @@ def tuned(
 
         patch.setattr(database, "_connect", hasty)
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(tree.os, "sync", lambda: None)
+        patch.setattr(os, "sync", lambda: None)
         yield
 
 
@@ -253,7 +252,7 @@ def look(root: Path) -> Tree:
         where = base + b"/" + path if path else base
         found[path] = _look(where)
         if stat.S_ISDIR(found[path].kind):
-            pending += [path + b"/" + name if path else name for name in os.listdir(where)]  # noqa: PTH208
+            pending += [path + b"/" + name if path else name for name in os.listdir(where)]
     return found
 
 
@@ -262,10 +261,10 @@ def _look(where: bytes) -> Look:
     kind = stat.S_IFMT(st.st_mode)
     content = b""
     if kind == stat.S_IFREG:
-        with open(where, "rb") as file:  # noqa: PTH123
+        with open(where, "rb") as file:
             content = file.read()
     elif kind == stat.S_IFLNK:
-        content = os.readlink(where)  # noqa: PTH115
+        content = os.readlink(where)
     xattrs = tuple(
         (name, os.getxattr(where, name, follow_symlinks=False))
         for name in sorted(os.listxattr(where, follow_symlinks=False))

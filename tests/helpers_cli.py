@@ -13,7 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from pyarchiver.formats import keys, sealed
 PASSWORD = "unlikely Ossuary 41 tangerine"
 OLD = 1_500_000_000
 """A modification time in seconds that no run takes for recent."""
+SILENCE = 120
+"""Seconds after which a program that waits for what never comes is given up, not the suite."""
 
 
 def noise(label: object, size: int) -> bytes:
@@ -253,6 +255,7 @@ class Terminal:
 
     def __init__(self, command: list[str], **more: str) -> None:
         self.output = ""
+        self._expected = 0
         self._process, self._master = pty.fork()
         if not self._process:
             try:
@@ -261,20 +264,19 @@ class Terminal:
                 os._exit(127)
 
     def expect(self, text: str) -> str:
-        """Read until `text` appears in what was not expected before; returns all until there."""
-        start = len(self.output)
+        """Read until `text` appears behind what was expected before; returns what is between."""
+        start = self._expected
         while text not in self.output[start:]:
-            assert self._read(), f"ended without {text!r}: {self.output!r}"
-        return self.output[start:]
-
-    def type(self, line: str) -> None:
-        """Type a line."""
-        os.write(self._master, line.encode() + b"\n")
+            if not self._read():
+                self.wait()
+                raise AssertionError(f"ended without {text!r}: {self.output!r}")
+        self._expected = self.output.index(text, start) + len(text)
+        return self.output[start : self._expected]
 
     def answer(self, question: str, line: str) -> None:
-        """Wait until echo is off after a question, then type a line."""
+        """Type a line after a question, which is printed once echo is off."""
         self.expect(question)
-        self.type(line)
+        os.write(self._master, line.encode() + b"\n")
 
     def interrupt(self) -> None:
         """Ctrl-C."""
@@ -289,6 +291,9 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
     def _read(self) -> bool:
+        if not select.select([self._master], [], [], SILENCE)[0]:
+            os.kill(self._process, signal.SIGKILL)
+            raise AssertionError(f"silent for {SILENCE} seconds after {self.output!r}")
         try:
             data = os.read(self._master, 1 << 16)
         except OSError as error:
@@ -325,16 +330,8 @@ class Stalled:
             assert byte, seen
             seen += byte
 
-    def full(self) -> bool:
-        """Whether the pipe holds all it can."""
-        assert self.process.stderr is not None
-        return bool(select.select([self.process.stderr], [], [], 0)[0])
-
     def end(self, number: signal.Signals) -> tuple[int, str]:
         """Send a signal; returns exit code and all further output."""
         self.process.send_signal(number)
         out, err = self.process.communicate()
         return self.process.returncode, (out + err).decode("utf-8", "replace")
-
-
-Step = Callable[[], object]

@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 from hypothesis import HealthCheck, settings
 
-from pyarchiver.formats import keys
+from pyarchiver.formats import keys, wire
 from pyarchiver.formats.aead import Buffer, Suite
 from pyarchiver.formats.block import read_block
 from pyarchiver.formats.entry import Entry, Hole, Node, PartJoiner, decode_entries
@@ -268,3 +268,8 @@ def examples(count: int) -> settings:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
+
+
+def unpack_all(data: bytes, limit: int) -> list[object]:
+    """All that `wire.unpack_each` gives, at once."""
+    return list(wire.unpack_each(data, limit))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blake3 import blake3
@@ -199,8 +199,8 @@ def file_node(written: Written, path: bytes, content: Content, chunks: list[byte
     digest = hash_content(KEYS.file_key, len(restored), parts)
     restored_hash = blake3(restored).hexdigest()
     written.files.append({"path": path.hex(), "size": len(restored), "blake3": restored_hash})
-    return replace(
-        owned(EntryKind.FILE, 0o644), size=len(restored), file_hash=digest, content=content
+    return owned(EntryKind.FILE, 0o644)._replace(
+        size=len(restored), file_hash=digest, content=content
     )
 
 
@@ -230,16 +230,16 @@ def write_pack(log: Log, suite: Suite) -> None:
     found.append(add_file(b"photos/empty.txt"))
     found.append(add_file(b"photos/caf\xe9/\xff\n.raw", (0, 1)))
     linked = add_file(b"photos/name one.raw", (0, 3))
-    linked = replace(linked, node=replace(linked.node, hardlink=(1 << 64) - 1))
+    linked = linked._replace(node=linked.node._replace(hardlink=(1 << 64) - 1))
     log.entries[-1] = linked
     found += [linked, entry(log, b"photos/name two.raw", linked.node)]
     pack.files.append({**pack.files[-1], "path": b"photos/name two.raw".hex()})
     marked = add_file(b"photos/marked.txt", (5, 1))
     attributes = {b"user.rating": b"5", b"user.\xff": b"", b"user.note": bytes(range(100))}
-    early = replace(marked.node, xattrs=attributes, mtime=-1, mode=0o7777, user="", group="")
-    log.entries[-1] = marked = replace(marked, node=early)
+    early = marked.node._replace(xattrs=attributes, mtime=-1, mode=0o7777, user="", group="")
+    log.entries[-1] = marked = marked._replace(node=early)
     found.append(marked)
-    link = replace(owned(EntryKind.SYMLINK, 0o777), link=b"../\xe9 elsewhere")
+    link = owned(EntryKind.SYMLINK, 0o777)._replace(link=b"../\xe9 elsewhere")
     found.append(entry(log, b"photos/link", link))
     found.append(entry(log, b"photos/was here.jpg", Node(EntryKind.GONE)))
     pack.add_entries(found)
@@ -253,7 +253,7 @@ def write_large_pack(log: Log, suite: Suite) -> None:
     pack.add_block(STORED, [chunk])
     path = b"photos/large attribute.raw"
     node = file_node(pack, path, (Run(pack.header.object_id, 0, 1),), [chunk])
-    node = replace(node, xattrs={b"user.large": noise(f"{suite.name} attribute", (1 << 20) + 99)})
+    node = node._replace(xattrs={b"user.large": noise(f"{suite.name} attribute", (1 << 20) + 99)})
     pack.add_entries([entry(log, path, node), entry(log, b"after", owned(EntryKind.FOLDER, 0))])
     note_pack(log, pack, *finish(log, pack))
 

@@ -53,7 +53,13 @@ class Store:
         self.known: dict[bytes, tuple[bytes, int]] = {}
         self.blocks: list[RawBlock] = []
         self.limit = limit
-        self.intake = Intake(KEYS, chunk_size, self.known.get, self.take, self.hand_over)
+        self.bytes_read = 0
+        self.intake = Intake(
+            KEYS, chunk_size, self.known.get, self.take, self.hand_over, self.on_read
+        )
+
+    def on_read(self, size: int) -> None:
+        self.bytes_read += size
 
     def take(self) -> Slot:
         # Noise, as memory that was used before has: nothing may rely on zeros.
@@ -149,6 +155,7 @@ def test_any_files(files: list[bytes]) -> None:
         lengths = [ref.length for ref in refs]
         assert all(length <= MAX for length in lengths)
         assert all(length >= MIN for length in lengths[:-1])
+    assert store.bytes_read == sum(map(len, files)), "each byte is read once"
     distinct = {chunk for data in files for chunk in cuts(data)}
     assert sum(len(block.refs) for block in store.blocks) == len(distinct)
 
@@ -277,6 +284,7 @@ def test_other_archives_cut_elsewhere() -> None:
     other = Intake(
         ArchiveKeys(bytes(16), bytes(32)), AVERAGE, lambda id_: None,
         lambda: Slot(memoryview(bytearray(BLOCK_RAW_MAX)), memoryview(b"")), lambda block: None,
+        lambda size: None,
     )  # fmt: skip
     with opened(data) as descriptor:
         refs = other.read(descriptor, os.fstat(descriptor))

@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_cas import Look, Tree, World, assert_same, look, new_world, noise, rsync_says, tuned
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers_cas import Look, Tree, World, assert_same, look, new_world, noise, rsync_says, tuned
 from pyarchiver.formats.header import Kind
 
 NAMES = [b"a", b"b.jpg", b"c.xmp", b"\xff\xfe", b"new\nline", "ü".encode(), b" ", b".hid", b"a0"]
-MTIMES = [0, 1, -1, -2_000_000_000_000_000_001, 1_234_567_890_123_456_789, 4_102_444_800_000_000_000]
+MTIMES = [
+    0,
+    1,
+    -1,
+    -2_000_000_000_000_000_001,
+    1_234_567_890_123_456_789,
+    4_102_444_800_000_000_000,
+]
 MODES = [0o644, 0o600, 0o755, 0o444, 0o000, 0o4755, 0o2750, 0o1777]
 TARGETS = [b"a", b"../b.jpg", b"nowhere/at all", b"/absolute", b"\xff", b"."]
 SIZES = [0, 1, 100, 16 << 10, (16 << 10) + 1, 100_000, 300_000, 1_100_000]
@@ -39,39 +46,39 @@ class Garden:
 
     def write(self, where: int, name: int, what: int) -> None:
         path = self._free(where, name)
-        with open(path, "wb") as file:  # noqa: PTH123
+        with open(path, "wb") as file:
             file.write(self._data(what))
 
     def edit(self, which: int, at: int, what: int) -> None:
         if path := self._file(which):
-            with open(path, "r+b") as file:  # noqa: PTH123
-                file.seek(at * 1009 % (1 + os.path.getsize(path)))  # noqa: PTH202
+            with open(path, "r+b") as file:
+                file.seek(at * 1009 % (1 + os.path.getsize(path)))
                 file.write(noise(("edit", what), 20))
 
     def insert(self, which: int, what: int, _: int) -> None:
         if path := self._file(which):
-            with open(path, "r+b") as file:  # noqa: PTH123
+            with open(path, "r+b") as file:
                 data = file.read()
                 file.seek(0)
                 file.write(noise(("insert", what), 1 + what % 50) + data)
 
     def truncate(self, which: int, to: int, _: int) -> None:
         if path := self._file(which):
-            os.truncate(path, to * 1009 % (1 + os.path.getsize(path)))  # noqa: PTH202
+            os.truncate(path, to * 1009 % (1 + os.path.getsize(path)))
 
     def sparse(self, where: int, name: int, what: int) -> None:
         path = self._free(where, name)
-        with open(path, "wb") as file:  # noqa: PTH123
+        with open(path, "wb") as file:
             for step in range(what % 3):
                 file.seek(step * 400_000 + (what % 2) * 300_000)
                 file.write(noise(("sparse", step, what % 2), 50_000))
             file.truncate(1_000_000)
 
     def mkdir(self, where: int, name: int, _: int) -> None:
-        os.mkdir(self._free(where, name))  # noqa: PTH102
+        os.mkdir(self._free(where, name))
 
     def symlink(self, where: int, name: int, what: int) -> None:
-        os.symlink(TARGETS[what % len(TARGETS)], self._free(where, name))  # noqa: PTH211
+        os.symlink(TARGETS[what % len(TARGETS)], self._free(where, name))
 
     def hardlink(self, where: int, name: int, which: int) -> None:
         if path := self._pick(which, lambda mode: not stat.S_ISDIR(mode)):
@@ -83,7 +90,7 @@ class Garden:
         if path := self._pick(which, lambda mode: True):
             target = self._free(where, name, spare=path)
             if target and not target.startswith(path + b"/"):
-                os.rename(path, target)  # noqa: PTH104
+                os.rename(path, target)
 
     def copy(self, which: int, where: int, name: int) -> None:
         if path := self._file(which):
@@ -102,7 +109,7 @@ class Garden:
 
     def chmod(self, which: int, mode: int, _: int) -> None:
         if path := self._pick(which, lambda mode: not stat.S_ISLNK(mode)):
-            os.chmod(path, MODES[mode % len(MODES)])  # noqa: PTH101
+            os.chmod(path, MODES[mode % len(MODES)])
 
     def chown(self, which: int, owner: int, _: int) -> None:
         if path := self._pick(which, lambda mode: True):
@@ -119,12 +126,12 @@ class Garden:
     def turn(self, which: int, what: int, _: int) -> None:
         """A file becomes a folder, a folder a file."""
         if path := self._pick(which, lambda mode: True):
-            was_folder = os.path.isdir(path) and not os.path.islink(path)  # noqa: PTH112,PTH114
+            was_folder = os.path.isdir(path) and not os.path.islink(path)
             self._remove(path)
             if not was_folder:
-                os.mkdir(path)  # noqa: PTH102
+                os.mkdir(path)
                 path += b"/" + NAMES[what % len(NAMES)]
-            with open(path, "wb") as file:  # noqa: PTH123
+            with open(path, "wb") as file:
                 file.write(self._data(what))
 
     def _data(self, what: int) -> bytes:
@@ -138,7 +145,7 @@ class Garden:
         found, pending = [], [self.root]
         while pending:
             folder = pending.pop(0)
-            for name in sorted(os.listdir(folder)):  # noqa: PTH208
+            for name in sorted(os.listdir(folder)):
                 path = folder + b"/" + name
                 found.append(path)
                 if stat.S_ISDIR(os.lstat(path).st_mode):
@@ -168,7 +175,7 @@ class Garden:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path)
         else:
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)
 
 
 GROW = ("write", "write", "write", "mkdir", "mkdir", "symlink", "sparse", "hardlink", "copy")
@@ -216,7 +223,9 @@ class History:
             for (path, is_folder), (_, seen) in self.recorded.items()
         }
 
-    def _name(self, path: bytes, is_folder: bool, renamed: dict[tuple[bytes, bool], bytes]) -> bytes:
+    def _name(
+        self, path: bytes, is_folder: bool, renamed: dict[tuple[bytes, bool], bytes]
+    ) -> bytes:
         parent, _, name = renamed.get((path, is_folder), path).rpartition(b"/")
         return self._name(parent, True, renamed) + b"/" + name if parent else name
 
@@ -315,8 +324,8 @@ tuning = st.fixed_dictionaries(
 )  # fmt: skip
 @given(
     tuning,
-    steps(GROW + ("touch", "chmod", "xattr"), 0, 20),
-    st.lists(steps(GROW + CHANGE, 0, 8), max_size=4),
+    steps((*GROW, "touch", "chmod", "xattr"), 0, 20),
+    st.lists(steps((*GROW, *CHANGE), 0, 8), max_size=4),
 )
 def test_any_tree(limits: dict[str, Any], first: list[Any], changes: list[list[Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder, tuned(**limits):
@@ -433,7 +442,12 @@ def test_pack_size_is_never_exceeded(tmp_path: Path) -> None:
 def test_many_manifests_and_checkpoints(tmp_path: Path) -> None:
     """That the small limits of these tests do what they are for."""
     world = new_world(tmp_path)
-    limits = {"block_size": 256 << 10, "pack_size": 64 << 10, "manifest_every": 1, "log_size": 24 << 10}
+    limits = {
+        "block_size": 256 << 10,
+        "pack_size": 64 << 10,
+        "manifest_every": 1,
+        "log_size": 24 << 10,
+    }
     with tuned(**limits, checkpoint_after=1, entries_raw=64):
         for run in range(3):
             for count in range(40):

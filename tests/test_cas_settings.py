@@ -50,7 +50,9 @@ def written(folder: Path, text: str | bytes) -> Path:
 
 
 def changed(**values: str) -> Settings:
-    return parse(VALUES | {name.replace("_", " "): text for name, text in values.items()}, Path("/"))
+    return parse(
+        VALUES | {name.replace("_", " "): text for name, text in values.items()}, Path("/")
+    )
 
 
 # Template
@@ -251,7 +253,12 @@ def test_impossible_compression(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("", set()), ("ctime", {"ctime"}), ("inode ctime", {"ctime", "inode"}), (" , inode,", {"inode"})],
+    [
+        ("", set()),
+        ("ctime", {"ctime"}),
+        ("inode ctime", {"ctime", "inode"}),
+        (" , inode,", {"inode"}),
+    ],
 )
 def test_ignore(text: str, wanted: set[str]) -> None:
     assert changed(ignore=text).ignore == wanted

@@ -299,7 +299,7 @@ def test_put_syncs_before_and_after(
     fsync, rename = os.fsync, Path.rename
 
     def synced(descriptor: int) -> None:
-        order.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")  # noqa: PTH112
+        order.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
         fsync(descriptor)
 
     def renamed(self: Path, target: Path) -> Path:

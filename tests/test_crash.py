@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from helpers_cli import (
     PASSWORD,
     PROGRAM,
@@ -27,7 +28,6 @@ from helpers_cli import (
     small,
     write,
 )
-
 from pyarchiver.cas import archiver, create
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
@@ -264,7 +264,9 @@ def test_restore_ended_at_every_step(
                 break
             monkeypatch.setattr(Tree, step, original)
             # What is complete stays as it is, so that only the rest is written again.
-            before = {path: data for path, data in contents(destination).items() if ".part" not in path}
+            before = {
+                path: data for path, data in contents(destination).items() if ".part" not in path
+            }
             observer = Quiet()
             result = place.restore(destination, observer)
             assert not observer.problems
@@ -294,7 +296,7 @@ def test_killed_at_random_moments(tmp_path: Path, big_source: Path) -> None:
     ini.write_text(ini.read_text().replace("pack size = 232 MiB", "pack size = 16 MiB"))
     killed = 0
     for attempt in range(10):
-        command = ["resume", archive] if archive.exists() else ["start", ini]
+        command: list[str | Path] = ["resume", archive] if archive.exists() else ["start", ini]
         process = subprocess.Popen(
             [PROGRAM, *command, "-q"],
             stdin=subprocess.DEVNULL,

@@ -35,7 +35,8 @@ def test_contributing_says_why_each_dependency_is_there() -> None:
     for requirement in metadata.requires("pyarchiver") or []:
         if "extra ==" not in requirement:
             name = re.match(r"[A-Za-z0-9]+", requirement)
-            assert name and f"| {name[0].lower()} |" in text, requirement
+            assert name is not None
+            assert f"| {name[0].lower()} |" in text, requirement
 
 
 def test_contributing_maps_every_module_of_the_store() -> None:

@@ -132,6 +132,15 @@ def test_any_other_length_of_the_header_is_refused(
 HEADER, HEADER_KEY = made()
 
 
+def test_a_trailer_that_reaches_beyond_its_header_is_refused() -> None:
+    """The length at the end leads to a sound header, which is shorter than it says."""
+    data = HEADER.raw + b"?" * 50
+    data += struct.pack("<I", len(data) + 12) + END_MAGIC
+    assert parse_front(data) == HEADER
+    with pytest.raises(DamagedError, match="length"):
+        parse_back(data)
+
+
 @given(st.integers(0, len(HEADER.raw) - 1))
 @examples(200)
 def test_a_cut_header_is_refused_from_either_end(size: int) -> None:

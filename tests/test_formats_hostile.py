@@ -25,6 +25,7 @@ from helpers_formats import (
     sealed_bytes,
     sealed_records,
     slots,
+    unpack_all,
     write_keys,
 )
 from pyarchiver.formats import recovery, wire
@@ -154,7 +155,7 @@ DECODERS: dict[str, tuple[Decoder, list[bytes]]] = {
     "parse_back": (header_back, [HEADER.raw]),
     "object": (all_of_object, [OBJECT.data]),
     "wire.unpack": (wire.unpack, [encode_node(FILE), ENTRY]),
-    "wire.unpack_all": (lambda data: wire.unpack_all(data, RECORD_MAX), [ENTRY * 3]),
+    "wire.unpack_each": (lambda data: unpack_all(data, RECORD_MAX), [ENTRY * 3]),
     "index": (Index.decode, [INDEX.encode()]),
     "node": (decode_node, [encode_node(FILE), encode_node(Node(EntryKind.GONE))]),
     "entries": (all_entries, [compressor(3, ENTRIES_RAW).compress(ENTRY * 3)]),
@@ -430,7 +431,7 @@ def test_lengths_in_msgpack_are_not_believed(head: bytes, count: int) -> None:
             with pytest.raises(DamagedError):
                 wire.unpack(data)
             with pytest.raises(DamagedError):
-                wire.unpack_all(data, 1000)
+                unpack_all(data, 1000)
 
 
 @pytest.mark.parametrize("unit", [b"\x91", b"\x81\xa1a", b"\x92\xc0", b"\x81\x91"])
@@ -441,7 +442,7 @@ def test_deep_nesting_is_refused(unit: bytes, depth: int) -> None:
         with pytest.raises(DamagedError):
             wire.unpack(data)
         with pytest.raises(DamagedError):
-            wire.unpack_all(data, len(data))
+            unpack_all(data, len(data))
 
 
 def test_nested_arrays_that_claim_all_the_rest() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers_formats import PASSWORD, SECRET, cheap_slots, examples, read_keys, slots, write_keys
 from pyarchiver.formats import keys, recovery
-from pyarchiver.formats.errors import CodeError, DamagedError, FormatError
+from pyarchiver.formats.errors import AccessError, CodeError, DamagedError, FormatError
 from pyarchiver.formats.keys import (
     ARGON2_MEMORY_MAX,
     ARGON2_OPS_MAX,
@@ -187,12 +187,12 @@ def test_altered_slot_opens_nothing(slot: Slot, name: str, at: int, mask: int) -
         assert open_slot(altered, ARCHIVE, secret) is None
 
 
-def test_no_memory_for_the_derivation_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_memory_for_the_derivation_is_an_access_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> bytes:
         raise nacl.exceptions.RuntimeError("Key derivation failed")
 
     monkeypatch.setattr(nacl.pwhash.argon2id, "kdf", fail)
-    with pytest.raises(MemoryError, match="1 MiB"):
+    with pytest.raises(AccessError, match="1 MiB"):
         open_slot(PASSWORD_SLOT, ARCHIVE, PASSWORD)
 
 

@@ -1,0 +1,438 @@
+"""Objects that somebody made with the keys of the archive: nothing is written outside DEST."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers_cli import PASSWORD, Place, Sizes, contents, noise, small, tree_of, write
+from pyarchiver.cas.decrypt import decrypt
+from pyarchiver.cas.planner import Request
+from pyarchiver.cas.progress import Quiet
+from pyarchiver.formats import keys
+from pyarchiver.formats.aead import AEGIS256
+from pyarchiver.formats.block import STORED, block_head, compressor
+from pyarchiver.formats.entry import (
+    ENTRIES_RAW,
+    EntryKind,
+    Hole,
+    Node,
+    Run,
+    encode_entry,
+    encode_node,
+    entry_records,
+    hash_content,
+)
+from pyarchiver.formats.errors import ArchiverError
+from pyarchiver.formats.header import Header, Kind, new_header
+from pyarchiver.formats.keys import ReadKeys, Slot
+from pyarchiver.formats.payload import Index, PayloadWriter, Placed, Type
+from pyarchiver.formats.records import About, PackInfo, RunComplete, Settings
+from pyarchiver.formats.sealed import Layout, seal_object
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.skipif(os.name != "posix", reason="paths as POSIX has them"),
+]
+
+GOOD = b"what is good comes back"
+OTHER = noise("other", 3000)
+
+
+@pytest.fixture(autouse=True)
+def sizes() -> Iterator[None]:
+    with small(Sizes()):
+        yield
+
+
+@dataclass
+class Forger:
+    """Writes packs and manifests whose entries may be anything."""
+
+    keys: ReadKeys = field(default_factory=keys.new_keys)
+    slots: tuple[Slot, ...] = ()
+    header: Header | None = None
+    key: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.slots = (keys.password_slot(self.keys, PASSWORD),)
+        self.header, self.key = self.new_header(Kind.PACK)
+
+    def new_header(self, kind: Kind) -> tuple[Header, bytes]:
+        return new_header(AEGIS256, self.keys.writer(), self.slots, kind)
+
+    @property
+    def pack_id(self) -> bytes:
+        assert self.header is not None
+        return self.header.object_id
+
+    def file(self, *chunks: tuple[int, bytes] | int, **more: Any) -> Node:
+        """A file of chunks (ordinal, bytes) and holes, its size and hash right."""
+        parts = [c if isinstance(c, int) else (self.keys.chunk_id(c[1]), len(c[1])) for c in chunks]
+        size = sum(part if isinstance(part, int) else part[1] for part in parts)
+        content = tuple(
+            Hole(c) if isinstance(c, int) else Run(self.pack_id, c[0], 1) for c in chunks
+        )
+        digest = hash_content(self.keys.file_key, size, parts)
+        node = Node(EntryKind.FILE, 0o644, 10**18, size=size, file_hash=digest, content=content)
+        return node._replace(**more)
+
+    def good(self) -> Node:
+        return self.file((0, GOOD))
+
+    def records(
+        self, entries: Iterable[tuple[bytes, Node]], first: int = 1
+    ) -> list[tuple[Type, bytes]]:
+        encoded = [
+            encode_entry(path, 1, sequence, encode_node(node))
+            for sequence, (path, node) in enumerate(entries, first)
+        ]
+        made = entry_records(encoded, compressor(3, ENTRIES_RAW))
+        return [(kind, body) for kind, bodies in made for body in bodies]
+
+    def seal(
+        self, header: Header, key: bytes, records: Iterable[tuple[Type, bytes]],
+        chunks: list[bytes], about: About,
+    ) -> tuple[bytes, list[bytes]]:  # fmt: skip
+        writer = PayloadWriter()
+        pieces = writer.add(Type.ABOUT, about.encode())
+        if chunks:
+            lengths, ids = [len(c) for c in chunks], [self.keys.chunk_id(c) for c in chunks]
+            pieces += writer.add_block(lengths, ids, block_head(STORED, lengths), b"".join(chunks))
+        for kind, body in records:
+            pieces += writer.add(kind, body)
+        closing, indexes = writer.close(Layout(len(header.raw), header.suite.tag))
+        return seal_object(header, key, [*pieces, *closing]), indexes
+
+    def pack(self, entries: Iterable[tuple[bytes, Node]]) -> tuple[bytes, list[bytes]]:
+        """A pack of two chunks, GOOD and OTHER; (the object, its indexes)."""
+        assert self.header is not None
+        return self.seal(
+            self.header, self.key, self.records(entries), [GOOD, OTHER], About(1, 0, bytes(32))
+        )
+
+    def manifest(self, records: list[tuple[Type, bytes]]) -> bytes:
+        header, key = self.new_header(Kind.MANIFEST)
+        closing = [
+            (Type.SETTINGS, Settings({"name": "x"}).encode()),
+            (Type.RUN, RunComplete(1, 1, 2, 3, 4).encode()),
+        ]
+        return self.seal(header, key, records + closing, [], About(1, 0, bytes(32), number=1))[0]
+
+
+def _restore(tmp_path: Path, objects: dict[str, bytes]) -> Quiet:
+    """Decrypt; fails where anything outside DEST changes, or where it ends by an exception."""
+    folder = tmp_path / "objects"
+    folder.mkdir()
+    for name, data in objects.items():
+        (folder / name).write_bytes(data)
+    outside = tmp_path / "outside"
+    write(outside / "own", b"own")
+    (outside / "folder").mkdir()
+    (outside / "folder").chmod(0o711)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    os.utime(tmp_path, ns=(0, 0))
+    before = set(tree_of(outside)), sorted(os.listdir(tmp_path)), os.stat(tmp_path).st_mode
+    observer = Quiet()
+    decrypt(folder, tmp_path / "out", PASSWORD, Request(), observer)
+    after = set(tree_of(outside)), sorted(os.listdir(tmp_path)), os.stat(tmp_path).st_mode
+    assert after == before
+    assert os.stat(tmp_path).st_mtime_ns == 0
+    assert not list((tmp_path / "out").rglob("*.part"))
+    return observer
+
+
+def _hostile(tmp_path: Path, forger: Forger, *entries: tuple[bytes, Node]) -> Quiet:
+    """A pack with these entries and a good one, which must come back."""
+    data, _ = forger.pack([*entries, (b"good", forger.good())])
+    observer = _restore(tmp_path, {"pack": data})
+    assert (tmp_path / "out" / "good").read_bytes() == GOOD
+    return observer
+
+
+OUTSIDE = {
+    "parent": b"../x",
+    "parent's folder": b"../outside/folder",
+    "parent's file": b"../outside/own",
+    "absolute": b"/@/outside/x",
+    "absolute, there": b"/@/outside/folder",
+    "deep": b"a/../../outside/own",
+    "dots": b"..",
+    "dot": b".",
+    "empty": b"",
+    "empty part": b"a//b",
+    "ends in slash": b"a/",
+    "dot inside": b"a/./b",
+    "NUL": b"nul\0here",
+    "too long": b"n" * 300,
+    "many folders": b"d/" * 1500 + b"x",
+}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "symlink", "empty file", "sparse"])
+@pytest.mark.parametrize("path", OUTSIDE.values(), ids=OUTSIDE.keys())
+def test_paths_that_lead_elsewhere(tmp_path: Path, path: bytes, kind: str) -> None:
+    """No path is followed out of the destination, for whatever kind of entry."""
+    forger = Forger()
+    path = path.replace(b"@", os.fsencode(tmp_path).strip(b"/"))
+    node = {
+        "file": forger.file((1, OTHER)),
+        "folder": Node(EntryKind.FOLDER, 0o777, 12345),
+        "symlink": Node(EntryKind.SYMLINK, 0o777, 12345, link=b"/"),
+        "empty file": forger.file(),
+        "sparse": forger.file(4096),
+    }[kind]
+    observer = _hostile(tmp_path, forger, (path, node))
+    if (path, kind) != (b"", "folder") and not path.startswith(b"d/"):
+        assert observer.problems
+
+
+def test_a_link_and_a_file_below_it(tmp_path: Path) -> None:
+    """Whichever of the two is made, the file is not written through the link."""
+    forger = Forger()
+    link = Node(EntryKind.SYMLINK, 0o777, 1, link=os.fsencode(tmp_path / "outside"))
+    folder = Node(EntryKind.FOLDER, 0o777, 12345)
+    for number, entries in enumerate(
+        [
+            [(b"a", link), (b"a/b", forger.file((1, OTHER)))],
+            [(b"a/b", forger.file((1, OTHER))), (b"a", link)],
+            [(b"a", link), (b"a/own", forger.file((1, OTHER)))],
+            [(b"a", link), (b"a/b", link), (b"a/folder", folder)],
+            [(b"a", link), (b"a/folder", folder)],
+            [(b"a", folder), (b"a/folder", folder), (b"a", link)],
+        ]
+    ):
+        place = tmp_path / str(number)
+        place.mkdir()
+        link = link._replace(link=os.fsencode(place / "outside"))
+        entries = [(path, link if n.kind == EntryKind.SYMLINK else n) for path, n in entries]
+        observer = _hostile(place, forger, *entries)
+        assert observer.problems or number == 5
+
+
+def test_the_new_name_of_an_older_state_is_taken_by_a_link(tmp_path: Path) -> None:
+    """`x` was a folder and became a file, so the folder is restored as `x~1`, which is a link."""
+    forger = Forger()
+    _hostile(
+        tmp_path, forger,
+        (b"x~1", Node(EntryKind.SYMLINK, 0o777, 1, link=b"../outside/folder")),
+        (b"x", Node(EntryKind.FOLDER, 0o777, 12345)),
+        (b"x", forger.file((1, OTHER))),
+    )  # fmt: skip
+
+
+def test_a_file_that_is_a_folder_too(tmp_path: Path) -> None:
+    """Of several pieces, so that it is named only when it is complete."""
+    forger = Forger()
+    observer = _hostile(
+        tmp_path, forger,
+        (b"a", forger.file((1, OTHER), 4096, (0, GOOD))),
+        (b"a/b", forger.file((1, OTHER))),
+        (b"c/b", forger.file((1, OTHER), 4096, (0, GOOD))),
+        (b"c", forger.file((1, OTHER))),
+    )  # fmt: skip
+    assert observer.problems
+
+
+CONTENT: dict[str, Callable[[Forger], Node]] = {
+    "size of 2^60": lambda f: f.file((1, OTHER))._replace(size=1 << 60),
+    "hole of 2^60": lambda f: f.file(1 << 60),
+    "hole of 2^60 and a chunk": lambda f: f.file((1, OTHER), 1 << 60),
+    "holes of 2^62 each": lambda f: f.file(1 << 62)._replace(content=(Hole(1 << 62),) * 5),
+    "beyond the pack": lambda f: f.file((1, OTHER))._replace(content=(Run(f.pack_id, 7, 1),)),
+    "far beyond": lambda f: f.file((1, OTHER))._replace(
+        content=(Run(f.pack_id, (1 << 32) - 1, (1 << 32) - 1),)
+    ),
+    "another chunk": lambda f: f.file((1, OTHER))._replace(content=(Run(f.pack_id, 0, 1),)),
+    "an unknown pack": lambda f: f.file((1, OTHER))._replace(content=(Run(bytes(16), 0, 1),)),
+    "wrong hash": lambda f: f.file((1, OTHER))._replace(file_hash=bytes(32)),
+    "no content": lambda f: f.file((1, OTHER))._replace(content=()),
+}
+
+
+@pytest.mark.parametrize("what", CONTENT)
+def test_content_that_is_not_there(tmp_path: Path, what: str) -> None:
+    forger = Forger()
+    node = CONTENT[what](forger)
+    observer = _hostile(tmp_path, forger, (b"bad", node))
+    made = tmp_path / "out" / "bad"
+    if "hole" in what and made.exists():
+        assert made.stat().st_size == node.size
+    else:
+        assert not made.exists()
+        assert any(problem.startswith("bad:") for problem in observer.problems)
+
+
+def test_names_of_one_file_that_differ_in_content(tmp_path: Path) -> None:
+    """A hard-link group whose members point to different content: each is itself, or named."""
+    forger = Forger()
+    first = forger.file((0, GOOD), hardlink=7)
+    observer = _hostile(
+        tmp_path, forger,
+        (b"a", first),
+        (b"b", forger.file((1, OTHER), hardlink=7)),
+        (b"c", first._replace(content=(Run(forger.pack_id, 1, 1),))),
+        (b"d", forger.file((1, OTHER), hardlink=9)._replace(file_hash=first.file_hash)),
+        (b"e", first._replace(content=(Run(forger.pack_id, 9, 1),), hardlink=9)),
+        (b"f", Node(EntryKind.SYMLINK, 0o777, 1, link=b"good", hardlink=7)),
+    )  # fmt: skip
+    found = contents(tmp_path / "out")
+    assert found["a"] == GOOD
+    assert found["b"] == OTHER
+    assert found.get("c", GOOD) == GOOD
+    assert "d" not in found
+    assert "e" not in found
+    assert observer.problems
+
+
+ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "NUL in user": {"user": "ro\0ot", "group": "ro\0ot"},
+    "no UTF-8 in user": {"user": "\udcff", "group": "\udcff"},
+    "greatest ids": {"uid": (1 << 32) - 1, "gid": (1 << 32) - 1},
+    "oldest time": {"mtime": -(1 << 63)},
+    "latest time": {"mtime": (1 << 63) - 1},
+    "NUL in xattr": {"xattrs": {b"user.a\0b": b"x"}},
+    "xattr without name": {"xattrs": {b"": b"x"}},
+    "xattr of no namespace": {"xattrs": {b"nonsense": b"x"}},
+    "huge xattr": {"xattrs": {b"user.big": bytes(200_000)}},
+    "long xattr name": {"xattrs": {b"user." + b"n" * 1000: b"x"}},
+    "all modes": {"mode": 0o7777},
+}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "symlink"])
+@pytest.mark.parametrize("what", ATTRIBUTES)
+def test_impossible_attributes(tmp_path: Path, what: str, kind: str) -> None:
+    """They cost themselves, or their file, and no other."""
+    forger = Forger()
+    node = {
+        "file": forger.file((1, OTHER)),
+        "folder": Node(EntryKind.FOLDER, 0o755, 1),
+        "symlink": Node(EntryKind.SYMLINK, 0o777, 1, link=b"good"),
+    }[kind]
+    node = node._replace(**ATTRIBUTES[what])
+    _hostile(tmp_path, forger, (b"strange", node), (b"other", forger.file((1, OTHER))))
+    assert (tmp_path / "out" / "other").read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("target", [b"", b"\0", b"a\0b", b"x" * 10_000])
+def test_impossible_link_targets(tmp_path: Path, target: bytes) -> None:
+    observer = _hostile(
+        tmp_path, Forger(), (b"link", Node(EntryKind.SYMLINK, 0o777, 1, link=target))
+    )
+    assert any(problem.startswith("link:") for problem in observer.problems)
+
+
+# Manifests
+
+
+def _info(forger: Forger, indexes: list[bytes], data: bytes, **more: Any) -> PackInfo:
+    assert forger.header is not None
+    info = PackInfo(forger.pack_id, 1, len(data), bytes(32), forger.header.raw, len(indexes))
+    return replace(info, **more)
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["header of another", "twice", "garbage as index", "no index", "huge", "garbage as header",
+     "index of another length", "run 2^61"],
+)  # fmt: skip
+def test_manifests_that_lie_about_packs(tmp_path: Path, what: str) -> None:
+    """The pack itself is good: no exception, and no wrong byte."""
+    forger = Forger()
+    data, indexes = forger.pack([(b"good", forger.good()), (b"more", forger.file((1, OTHER)))])
+    infos = [_info(forger, indexes, data)]
+    bodies = list(indexes)
+    if what == "header of another":
+        header, _ = forger.new_header(Kind.PACK)
+        infos = [replace(infos[0], header=header.raw)]
+    elif what == "twice":
+        infos = [infos[0], replace(infos[0], object_id=bytes(16))]
+    elif what == "garbage as index":
+        bodies = [b"\xc1garbage"] * len(indexes)
+    elif what == "no index":
+        infos, bodies = [replace(infos[0], indexes=0)], []
+    elif what == "huge":
+        infos = [replace(infos[0], size=1 << 61)]
+    elif what == "garbage as header":
+        infos = [replace(infos[0], header=b"garbage")]
+    elif what == "run 2^61":
+        infos = [replace(infos[0], run=1 << 61)]
+    else:
+        index = Index.decode(indexes[0])
+        lengths = (index.lengths[0] + 1, *index.lengths[1:])
+        bodies = [Index(index.records, lengths, index.ids).encode()]
+    records = [
+        record
+        for info in infos
+        for record in [(Type.PACK, info.encode()), *((Type.PACK_INDEX, body) for body in bodies)]
+    ]
+    records += forger.records([(b"good", forger.good()), (b"more", forger.file((1, OTHER)))])
+    observer = _restore(tmp_path, {"pack": data, "manifest": forger.manifest(records)})
+    found = contents(tmp_path / "out")
+    assert found.get("good", GOOD) == GOOD
+    assert found.get("more", OTHER) == OTHER
+    if len(found) < 2:
+        assert observer.problems
+
+
+@pytest.mark.parametrize("what", ["contradicts itself", "records elsewhere", "huge offset"])
+def test_a_pack_whose_index_lies(tmp_path: Path, what: str) -> None:
+    """Another pack in the folder is restored all the same."""
+    forger, writer = Forger(), PayloadWriter()
+    good, _ = forger.pack([(b"good", forger.good())])
+    header, key = forger.new_header(Kind.PACK)
+    pieces = writer.add(Type.ABOUT, About(1, 0, bytes(32)).encode())
+    layout = Layout(len(header.raw), header.suite.tag)
+    original = PayloadWriter._indexes
+    lie = {
+        "contradicts itself": Index((Placed(Type.BLOCK, 0, 9, 3),), (1, 2), bytes(64)),
+        "records elsewhere": Index((Placed(Type.ENTRIES, 3, 50, 0),), (), b""),
+        "huge offset": Index((Placed(Type.ENTRIES, 1 << 61, 50, 0),), (), b""),
+    }[what]
+    try:
+        PayloadWriter._indexes = lambda _: iter([lie])  # type: ignore[method-assign, assignment]
+        closing, _ = writer.close(layout)
+    finally:
+        PayloadWriter._indexes = original  # type: ignore[method-assign]
+    bad = seal_object(header, key, [*pieces, *closing])
+    try:
+        observer = _restore(tmp_path, {"bad": bad, "good": good})
+    except ArchiverError as error:
+        pytest.fail(f"one pack stopped all: {error}")
+    assert contents(tmp_path / "out") == {"good": GOOD}
+    assert any("bad" in problem for problem in observer.problems)
+
+
+def test_the_destination_may_hold_links_of_its_own(tmp_path: Path) -> None:
+    """A link that was there before is not followed for files, folders or links."""
+    forger = Forger()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "f").symlink_to("../outside/own")
+    (out / "d").symlink_to("../outside/folder")
+    (out / "l").symlink_to("../outside/new")
+    observer = _hostile(
+        tmp_path, forger,
+        (b"f", forger.file((1, OTHER))),
+        (b"d", Node(EntryKind.FOLDER, 0o777, 12345)),
+        (b"d/x", forger.file((1, OTHER))),
+        (b"l", forger.file((1, OTHER))),
+    )  # fmt: skip
+    assert len(observer.problems) >= 3
+
+
+def test_a_place_of_its_own_is_left_alone(tmp_path: Path) -> None:
+    """The same through the real archiver: nothing about it is hostile."""
+    place = Place(tmp_path)
+    write(place.source / "good", GOOD)
+    place.start(Sizes())
+    observer = Quiet()
+    place.decrypt(place.storage, tmp_path / "out", observer)
+    assert contents(tmp_path / "out") == {"good": GOOD}
+    assert not observer.problems
