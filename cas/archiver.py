@@ -17,7 +17,7 @@ from pathlib import Path
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.intake import FileChanged, Intake, Ref
-from pyarchiver.cas.ledger import Ledger
+from pyarchiver.cas.ledger import Ledger, storable_time
 from pyarchiver.cas.log import Log
 from pyarchiver.cas.packer import Packer
 from pyarchiver.cas.progress import Observer, Quiet, show
@@ -203,7 +203,7 @@ class _Run:
             self._other(b"", b"", self._root, before, racy, EntryKind.FOLDER)
 
     def _unchanged(self, before: Known | None, found: os.stat_result) -> bool:
-        if before is None or before.mtime != found.st_mtime_ns:
+        if before is None or before.mtime != storable_time(found.st_mtime_ns):
             return False
         mode = found.st_mode
         if stat.S_ISREG(mode):
@@ -211,7 +211,7 @@ class _Run:
                 return False
         elif before.kind != _KINDS.get(stat.S_IFMT(mode)):
             return False
-        if self._ctime and before.ctime != found.st_ctime_ns:
+        if self._ctime and before.ctime != storable_time(found.st_ctime_ns):
             return False
         return not self._inode or before.inode == _inode(found)
 
@@ -220,9 +220,10 @@ class _Run:
     ) -> Known:
         version = before.version if before else 0
         settled = (found.st_ctime_ns if self._ctime else found.st_mtime_ns) < racy
-        mtime = found.st_mtime_ns if settled else _LOOK_AGAIN
+        mtime = storable_time(found.st_mtime_ns) if settled else _LOOK_AGAIN
+        ctime = storable_time(found.st_ctime_ns)
         size = found.st_size if kind == EntryKind.FILE else 0
-        return Known(version, int(kind), size, mtime, found.st_ctime_ns, _inode(found))
+        return Known(version, int(kind), size, mtime, ctime, _inode(found))
 
     def _other(
         self, folder: bytes, name: bytes, found: os.stat_result, before: Known | None,
@@ -257,6 +258,8 @@ class _Run:
                 return
             known = self._known(found, before, racy, EntryKind.FILE)
             self._ledger.add(folder, name, where, found, known, content)
+            if found.st_mtime_ns != storable_time(found.st_mtime_ns):
+                self._observer.notice(f"{show(path)}: its time is beyond the year 2262")
             self._changed += 1
             self._observer.advance(files=1)
             return

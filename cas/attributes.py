@@ -52,11 +52,15 @@ def read_xattrs(path: bytes) -> Mapping[bytes, bytes]:
         return _NONE
     try:
         names = os.listxattr(path, follow_symlinks=False)
-        if not names:
-            return _NONE
-        return {os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names}
     except OSError:
         return _NONE
+    if not names:
+        return _NONE
+    found = {}
+    for name in names:
+        with contextlib.suppress(OSError):
+            found[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
+    return found
 
 
 def write_xattrs(path: bytes, wanted: Mapping[bytes, bytes]) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +79,7 @@ class Database:
             new.unlink(missing_ok=True)
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             connection = _connect(new, "rw")
+            connection.execute("PRAGMA journal_mode = WAL")
             schema = resources.files(__package__).joinpath("schema.sql").read_text()
             connection.executescript(schema)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -106,14 +108,13 @@ class Database:
             raise CatalogueError(f"{path} is read-only: make it writable")
         lock = _lock(path) if write else None
         try:
-            connection = _connect(path, "rw" if os.access(path, os.W_OK) else "ro")
-            _check(path, connection)
-            return cls(path, connection, lock)
+            _check(path)
+            return cls(path, _connect(path, _mode(path)), lock)
         except BaseException as error:
             if lock:
                 lock.release()
-            if isinstance(error, sqlite3.DatabaseError):
-                raise CatalogueError(f"{path} is no archive or is damaged: {error}") from None
+            if isinstance(error, sqlite3.DatabaseError | OSError):
+                raise CatalogueError(f"{path} is damaged or cannot be read: {error}") from None
             raise
 
     def close(self) -> None:
@@ -174,17 +175,29 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False
     )
     connection.execute("PRAGMA trusted_schema = OFF")
-    if mode != "ro":
-        connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL would lose the last commits at a power failure, after objects were sent.
-        connection.execute("PRAGMA synchronous = FULL")
+    # NORMAL would lose the last commits at a power failure, after objects were sent.
+    connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -32768")
     return connection
 
 
-def _check(path: Path, connection: sqlite3.Connection) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+def _mode(path: Path) -> str:
+    """How to open the file: on a read-only disk SQLite must be told that nothing will change."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return "rw"
+    return "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+
+
+def _check(path: Path) -> None:
+    """Look at the file's header before SQLite does, which would make a database of any file.
+
+    Offsets: "Database File Format", section 1.3, on sqlite.org.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    if len(header) < 100 or header[:16] != b"SQLite format 3\0":
+        raise CatalogueError(f"{path} is no pyarchiver archive")
+    version, application = struct.unpack_from(">I4xI", header, 60)
     if application != APPLICATION_ID:
         raise CatalogueError(f"{path} is no pyarchiver archive")
     if version > VERSION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -21,8 +22,10 @@ def decrypt(
     A catalogue is rebuilt in a private temporary folder, and then restored from as ever.
     Raises PasswordError or CodeError where the secret opens none of the objects.
     """
-    folder = ObjectFolder(source)
-    with tempfile.TemporaryDirectory(prefix="pyarchiver-") as private:
+    with (
+        contextlib.closing(ObjectFolder(source)) as folder,
+        tempfile.TemporaryDirectory(prefix="pyarchiver-") as private,
+    ):
         catalogue, keys = rebuild(
             folder, Keyring(secret), Path(private) / "rebuilt.archive", observer
         )

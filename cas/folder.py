@@ -42,6 +42,10 @@ class ObjectFolder:
         """As every storage."""
         return self.raw.size(self._file(name))
 
+    def close(self) -> None:
+        """As every storage."""
+        self.raw.close()
+
     def _file(self, name: str) -> str:
         if name not in self._files:
             raise MissingError(f"object {name}: not there")

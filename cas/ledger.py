@@ -66,7 +66,7 @@ class Ledger:
         node = Node(
             EntryKind(known.kind),
             stat.S_IMODE(found.st_mode),
-            found.st_mtime_ns,
+            storable_time(found.st_mtime_ns),
             found.st_uid,
             found.st_gid,
             user,
@@ -113,6 +113,11 @@ class Ledger:
             path = join(due.folder, due.name)
             entries.append(encode_entry(path, self._run, self._sequence, fields))
         batch.paths.append((due.folder, due.name, known))
+
+
+def storable_time(nanoseconds: int) -> int:
+    """A time within the years 1678 to 2262, which 64 bits of nanoseconds can hold."""
+    return max(1 - (1 << 63), min(nanoseconds, (1 << 63) - 1))
 
 
 def _runs(content: list[Ref | Hole]) -> Content:

@@ -42,8 +42,11 @@ class LocalStorage:
     def of_url(cls, url: str) -> LocalStorage:
         """The folder of a file:// URL."""
         parts = urlsplit(url)
-        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise SettingsError(f"setting 'url': {url} should be file:///absolute/folder")
+        strange = parts.netloc not in ("", "localhost") or parts.query or parts.fragment
+        if strange or not parts.path.startswith("/"):
+            raise SettingsError(
+                f"setting 'url': {url} should be file:///absolute/folder (# is %23, ? is %3F)"
+            )
         return cls(Path(unquote(parts.path)))
 
     def prepare(self) -> None:
@@ -63,10 +66,10 @@ class LocalStorage:
         """Rename within the folder; a file from elsewhere is copied, fsynced and renamed."""
         target = self.folder / name
         with _storage_errors(f"object {name}"):
-            if spooled.parent != self.folder:
-                spooled = self._copy(spooled, self.folder / f"{name}.part")
             if target.exists() and spooled.exists():
                 raise StorageError(f"object {name} is there already: it is not overwritten")
+            if spooled.parent != self.folder:
+                spooled = self._copy(spooled, self.folder / f"{name}.part")
             try:
                 spooled.rename(target)
             except FileNotFoundError:

@@ -58,6 +58,7 @@ class OpenPack:
     layout: Layout
     batch: Batch = field(default_factory=Batch)
     synced: int = 0
+    filled: bool = False
 
 
 @dataclass(slots=True)
@@ -158,12 +159,13 @@ class Packer:
         lengths, ids = [ref.length for ref in raw.refs], [ref.id for ref in raw.refs]
         buffers = pack.payload.add_block(lengths, ids, pressed.head, pressed.data)
         self._write(pack, buffers, raw.slot)
+        pack.filled = True
         self._packed = raw.number
         self._add_entries()
 
     def _pack_with_room(self, more: int, chunks: int) -> OpenPack:
         pack = self._open
-        if pack and pack.payload.chunks:
+        if pack and pack.filled:
             full = pack.payload.chunks + chunks > PACK_CHUNKS_MAX
             size = pack.payload.closed_size(pack.layout, more, chunks)
             if full or size > self._pack_size:
@@ -192,6 +194,7 @@ class Packer:
             for kind, bodies in records:
                 for body in bodies:
                     self._write(pack, pack.payload.add(kind, body))
+            pack.filled = True
         if self._open:
             self._open.batch.extend(batch)
         elif self._closing:

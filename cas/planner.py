@@ -75,6 +75,7 @@ class Planner:
         self.folders: dict[bytes, tuple[int, bool]] = {}
         self.symlinks: list[tuple[bytes, int]] = []
         self.hardlinks: list[tuple[bytes, bytes]] = []
+        self.linkable: set[bytes] = set()
         self._leaders: dict[tuple[int, bytes], bytes] = {}
 
     def run(self) -> None:
@@ -95,7 +96,7 @@ class Planner:
         try:
             node = decode_node(fields)
             check_path(path)
-            if node.hardlink and self._is_other_name(path, node):
+            if node.hardlink and self._is_other_name(path, node, fields):
                 return
             if node.kind == EntryKind.SYMLINK:
                 self.symlinks.append((path, version))
@@ -104,9 +105,9 @@ class Planner:
         except (FormatError, PathError) as error:
             self.fail(path, str(error))
 
-    def _is_other_name(self, path: bytes, node: Node) -> bool:
-        group = (node.hardlink, node.file_hash or node.link)
-        leader = self._leaders.setdefault(group, path)
+    def _is_other_name(self, path: bytes, node: Node, fields: bytes) -> bool:
+        """Names of one file at one time have equal fields; inode numbers alone are used again."""
+        leader = self._leaders.setdefault((node.hardlink, fields), path)
         if leader != path:
             self.hardlinks.append((path, leader))
         return leader != path
@@ -128,6 +129,7 @@ class Planner:
         alike = stat.S_ISREG(found.st_mode) and found.st_size == node.size
         if alike and _same_content(tree, path, located, self._catalogue.keys):
             tree.dress(path, node)
+            self.good(path, node)
             self.result.kept += 1
             return False
         return self.may_replace(tree, path, found)
@@ -141,6 +143,11 @@ class Planner:
         self.result.differing += 1
         self._observer.problem(f"{show(path)}: something else is there, left untouched{hint}")
         return False
+
+    def good(self, path: bytes, node: Node) -> None:
+        """A path holds what it should: other names of the file may be linked to it."""
+        if node.hardlink:
+            self.linkable.add(path)
 
     def fail(self, path: bytes, reason: str) -> None:
         """Report a path that cannot be restored."""

@@ -22,7 +22,7 @@ from pyarchiver.cas.objects import (
     read_contents,
 )
 from pyarchiver.cas.progress import Observer
-from pyarchiver.cas.rows import STORED, Batch, NewObject, VersionRow, split
+from pyarchiver.cas.rows import FORKS_MAX, STORED, Batch, NewObject, VersionRow, split
 from pyarchiver.cas.unlock import Keyring, refusal
 from pyarchiver.formats import header as headers
 from pyarchiver.formats.entry import Entry, encode_node
@@ -63,8 +63,8 @@ class Inventory:
     """The objects of one archive that a folder holds."""
 
     keys: ReadKeys
-    packs: list[Found] = field(default_factory=list)
-    log: list[Found] = field(default_factory=list)
+    packs: dict[str, Found] = field(default_factory=dict)
+    log: dict[str, Found] = field(default_factory=dict)
 
 
 def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> Inventory:
@@ -120,13 +120,11 @@ def _sort_in(file: str, opened: OpenObject, stock: Inventory, observer: Observer
     name = object_name(header.archive_id, Kind(header.kind), number, header.object_id)
     place = stock.packs if header.kind == Kind.PACK else stock.log
     found = Found(file, name, header, about, opened.opener.whole)
-    twin = next((other for other in place if other.name == name), None)
-    if twin is None:
-        place.append(found)
-        return
-    observer.notice(f"{file}: the same object as {twin.file}")
-    if found.whole and not twin.whole:
-        place[place.index(twin)] = found
+    twin = place.setdefault(name, found)
+    if twin is not found:
+        observer.notice(f"{file}: the same object as {twin.file}")
+        if found.whole and not twin.whole:
+            place[name] = found
 
 
 def rebuild(
@@ -134,7 +132,7 @@ def rebuild(
 ) -> tuple[Catalogue, ReadKeys]:
     """A catalogue at `path` of all that the objects in a folder say, open for writing."""
     stock = take_stock(folder, keyring, observer)
-    slots = (stock.log or stock.packs)[-1].header.slots
+    slots = next(reversed((stock.log or stock.packs).values())).header.slots
     catalogue = Catalogue.create(path, stock.keys.writer(), slots, {"name": "rebuilt"})
     try:
         _Rebuild(folder, stock, catalogue, observer).run()
@@ -155,10 +153,13 @@ class _Rebuild:
         self._catalogue = catalogue
         self._observer = observer
         self._batch = Batch()
+        self._log_damaged = False
+        self._parts: dict[int, set[int]] = {}
+        self._last_part: dict[int, int] = {}
 
     def run(self) -> None:
         """Log first, then the packs that it does not list."""
-        log = sorted(self._stock.log, key=_log_order)
+        log = sorted(self._stock.log.values(), key=_log_order)
         self._observer.begin("reading manifests", len(log), None)
         with self._catalogue.transaction():
             for found in log:
@@ -167,15 +168,15 @@ class _Rebuild:
             self._check_chain(log)
             unlisted = [
                 found
-                for found in self._stock.packs
-                if self._catalogue.object_by_id(found.header.object_id) is None
+                for found in self._stock.packs.values()
+                if self._log_damaged or not self._is_listed(found)
             ]
             self._observer.begin("reading packs", len(unlisted), None)
             for found in unlisted:
                 self._read_pack(found)
                 self._observer.advance(files=1)
             self._flush()
-        for found in self._stock.packs:
+        for found in self._stock.packs.values():
             self._folder.add(found.name, found.file)
 
     def _contents(self, found: Found) -> Contents:
@@ -190,18 +191,25 @@ class _Rebuild:
     def _replay(self, found: Found) -> None:
         contents = self._contents(found)
         records = contents.records
+        if found.header.kind == Kind.CHECKPOINT and found.about:
+            self._parts.setdefault(found.number, set()).add(found.about.part)
         try:
             for at, (kind, body) in enumerate(records):
                 if kind == Type.PACK:
                     self._add_pack(PackInfo.decode(body), records[at + 1 :])
                 elif kind == Type.RUN:
                     self._catalogue.add_snapshot(RunComplete.decode(body))
+                    self._last_part[found.number] = found.about.part if found.about else 0
                 elif kind == Type.SETTINGS:
                     self._catalogue.set_settings(Settings.decode(body).values)
         except FormatError as error:
             contents.damage.append(str(error))
         self._add_entries(contents)
         self._report(found, contents)
+        self._log_damaged = self._log_damaged or bool(contents.damage)
+
+    def _is_listed(self, found: Found) -> bool:
+        return self._catalogue.object_by_id(found.header.object_id) is not None
 
     def _add_pack(self, info: PackInfo, following: list[tuple[int, memoryview]]) -> None:
         bodies = []
@@ -219,7 +227,8 @@ class _Rebuild:
         contents = self._contents(found)
         size = self._folder.raw.size(found.file)
         run = found.about.run if found.about else 0
-        self._add_object(found.header, run, size, b"", contents.indexes)
+        if not self._is_listed(found):
+            self._add_object(found.header, run, size, b"", contents.indexes)
         self._add_entries(contents)
         self._report(found, contents)
 
@@ -239,16 +248,27 @@ class _Rebuild:
                 self._flush()
 
     def _flush(self) -> None:
-        self._catalogue.add_versions(self._batch)
+        left_out = self._catalogue.add_versions(self._batch)
+        if left_out:
+            self._observer.problem(f"{left_out} entries of too many forks are left out")
         self._batch = Batch()
+
+    def _covered(self) -> int:
+        """The last manifest that a complete checkpoint stands for, 0 for none."""
+        covered = 0
+        for number, parts in self._parts.items():
+            last = self._last_part.get(number)
+            if last is not None and parts >= set(range(last + 1)):
+                covered = max(covered, number)
+            else:
+                self._observer.problem(f"checkpoint {number} is incomplete: parts are missing")
+        return covered
 
     def _check_chain(self, log: list[Found]) -> None:
         """Report manifests that are missing or doubled: each names the one before it."""
         manifests = [found for found in log if found.header.kind == Kind.MANIFEST]
-        covered = max(
-            (found.number for found in log if found.header.kind == Kind.CHECKPOINT), default=0
-        )
-        hashes: dict[int, bytes] = {}
+        covered = self._covered()
+        hashes: dict[int, set[bytes]] = {}
         for found in manifests:
             about = found.about
             assert about is not None
@@ -256,16 +276,17 @@ class _Rebuild:
                 self._observer.problem(
                     f"two manifests have number {about.number}: a fork; both used"
                 )
-            previous = hashes.get(about.previous)
-            if previous is None and about.previous > covered:
+            before = hashes.get(about.previous)
+            if before is None and about.previous > covered:
                 self._observer.problem(
                     f"manifest {about.previous} is missing: what only it says is not restored"
                 )
-            elif previous is not None and previous != about.previous_hash:
+            elif before is not None and about.previous_hash not in before:
                 self._observer.problem(
                     f"manifest {about.previous} is not the one that {about.number} continues"
                 )
-            hashes[about.number] = hash_object(self._folder.raw, found.file)
+            mine = hash_object(self._folder.raw, found.file)
+            hashes.setdefault(about.number, set()).add(mine)
 
 
 def _log_order(found: Found) -> tuple[int, int, int]:
@@ -276,4 +297,6 @@ def _log_order(found: Found) -> tuple[int, int, int]:
 def _version(entry: Entry) -> VersionRow:
     folder, name = split(entry.path)
     node = entry.node
-    return VersionRow(entry.sequence, folder, name, entry.run, int(node.kind), encode_node(node))
+    # Room for entries of a fork, which bear one sequence in different runs or of different paths.
+    sequence = entry.sequence * FORKS_MAX
+    return VersionRow(sequence, folder, name, entry.run, int(node.kind), encode_node(node))

@@ -94,6 +94,7 @@ class _Writer:
             self._symlink(path, version)
         for path, leader in self._planned.hardlinks:
             self._hardlink(path, leader)
+        self._tree.drop_parts()
         self._folders()
         self._tree.sync()
         return self._result
@@ -163,30 +164,33 @@ class _Writer:
         try:
             if target.pieces == 1 and len(data) == target.size:
                 node = self._node(target.version)
-                self._done(target, self._tree.write_whole(target.path, data, node))
+                self._done(target, node, self._tree.write_whole(target.path, data, node))
                 return
             if target.id not in self._remaining:
                 self._remaining[target.id] = target.pieces
-                self._tree.begin_part(target.path, target.id, target.size)
-            self._tree.write_piece(target.path, target.id, piece.offset, data)
+                self._tree.begin_part(target.id, target.size)
+            self._tree.write_piece(target.id, piece.offset, data)
             self._observer.advance(read=len(data))
             self._remaining[target.id] -= 1
             if not self._remaining[target.id]:
                 del self._remaining[target.id]
                 node = self._node(target.version)
-                self._done(target, self._tree.finish_part(target.path, target.id, node), 0)
+                self._done(target, node, self._tree.finish_part(target.path, target.id, node), 0)
         except PathError as error:
             self._fail(piece.target, str(error))
 
     def _write_empty(self, target: Target) -> None:
         node = self._node(target.version)
         if not target.size:
-            self._done(target, self._tree.write_whole(target.path, memoryview(b""), node))
+            self._done(target, node, self._tree.write_whole(target.path, memoryview(b""), node))
             return
-        self._tree.begin_part(target.path, target.id, target.size)
-        self._done(target, self._tree.finish_part(target.path, target.id, node))
+        self._tree.begin_part(target.id, target.size)
+        self._done(target, node, self._tree.finish_part(target.path, target.id, node))
 
-    def _done(self, target: Target, refused: list[bytes], read: int | None = None) -> None:
+    def _done(
+        self, target: Target, node: Node, refused: list[bytes], read: int | None = None
+    ) -> None:
+        self._planned.good(target.path, node)
         self._result.restored += 1
         self._result.written += target.size
         self._observer.advance(files=1, read=target.size if read is None else read)
@@ -205,7 +209,7 @@ class _Writer:
     def _give_up(self, target: Target, reasons: list[str]) -> None:
         if target.id in self._remaining:
             with self._reporting(target.path):
-                self._tree.drop_part(target.path, target.id)
+                self._tree.drop_part(target.id)
         self._planned.fail(target.path, "; ".join(reasons))
 
     def _node(self, version: int) -> Node:
@@ -226,17 +230,20 @@ class _Writer:
             found = self._tree.found(path)
             if found is not None:
                 if stat.S_ISLNK(found.st_mode) and self._tree.link_target(path) == node.link:
+                    self._tree.dress(path, node)
+                    self._planned.good(path, node)
                     self._result.kept += 1
                     return
                 if not self._planned.may_replace(self._tree, path, found):
                     return
             self._report_refused(path, self._tree.make_symlink(path, node))
+            self._planned.good(path, node)
             self._result.restored += 1
 
     def _hardlink(self, path: bytes, leader: bytes) -> None:
         with self._reporting(path):
             original, found = self._tree.found(leader), self._tree.found(path)
-            if original is None:
+            if original is None or leader not in self._planned.linkable:
                 raise PathError(f"its other name {show(leader)} was not restored")
             if found is not None:
                 if (found.st_dev, found.st_ino) == (original.st_dev, original.st_ino):
@@ -249,17 +256,18 @@ class _Writer:
             self._observer.advance(files=1)
 
     def _folders(self) -> None:
-        """Folders that were asked for and those above restored files; times last, inner first."""
+        """Folders that were asked for, or made on the way; times last, inner folders first."""
         folders = self._planned.folders
         for path, (_, selected) in folders.items():
             if selected and path:
                 with self._reporting(path):
                     self._tree.make_folder(path)
-        for path in sorted(folders, key=lambda path: path.count(b"/"), reverse=True):
+        for path in sorted(folders, key=_depth, reverse=True):
             version, selected = folders[path]
-            if (selected or self._tree.made(path)) and path:
+            if selected or path in self._tree.made:
                 with self._reporting(path):
                     self._report_refused(path, self._tree.dress(path, self._node(version)))
-        if b"" in folders:
-            with self._reporting(b""):
-                self._tree.dress(b"", self._node(folders[b""][0]))
+
+
+def _depth(path: bytes) -> int:
+    return path.count(b"/") + 1 if path else 0

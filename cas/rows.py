@@ -8,6 +8,8 @@ from typing import NamedTuple
 from pyarchiver.formats.header import Kind
 
 STAGED, STORED = 0, 1
+# Branches of a forked log that a rebuilt catalogue keeps apart.
+FORKS_MAX = 16
 
 
 class Known(NamedTuple):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-import pathspec
-
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import VersionRow, join, split
+from pyarchiver.cas.walk import path_matcher
 from pyarchiver.formats.entry import EntryKind
 from pyarchiver.formats.errors import SettingsError
 
@@ -66,7 +65,10 @@ class Selection:
         renamed = {}
         for older in self._catalogue.replaced_kinds():
             is_folder = older.kind == EntryKind.FOLDER
-            renamed[older.path, is_folder] = older.path + f"~{older.run}".encode()
+            name = older.path + f"~{older.run}".encode()
+            while self._catalogue.has_path(name):
+                name += b"~"
+            renamed[older.path, is_folder] = name
         return renamed
 
 
@@ -79,11 +81,12 @@ def _matcher(text: str) -> Callable[[bytes], bool]:
     plain = os.fsencode(text).strip(b"/").removeprefix(b"./")
     if plain in (b"", b"."):
         return lambda path: True
+    below = plain + b"/"
+
+    def named(path: bytes) -> bool:
+        return path == plain or path.startswith(below)
+
     if not _WILD & set(text):
-        below = plain + b"/"
-        return lambda path: path == plain or path.startswith(below)
-    try:
-        spec = pathspec.GitIgnoreSpec.from_lines([text])
-    except ValueError as error:
-        raise SettingsError(f"pattern {text!r}: {error}") from None
-    return lambda path: spec.match_file(os.fsdecode(path))
+        return named
+    matches = path_matcher([text], f"pattern {text!r}")
+    return lambda path: named(path) or matches(path)

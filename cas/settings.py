@@ -71,7 +71,7 @@ def read_ini(path: Path) -> Settings:
     """The settings in an ini file; SettingsError names line or setting where one is wrong."""
     parser = configparser.ConfigParser(interpolation=None, empty_lines_in_values=False)
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             parser.read_file(file)
     except FileNotFoundError:
         raise SettingsError(f"no file {path}: pyarchiver init {path} writes one") from None
@@ -80,7 +80,7 @@ def read_ini(path: Path) -> Settings:
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not UTF-8 text") from None
     except configparser.Error as error:
-        raise SettingsError(f"{path}: {error.message.splitlines()[0]}") from None
+        raise SettingsError(f"{path}{_ini_error(error)}") from None
     values = dict(_DEFAULTS)
     for section in parser.sections():
         if section not in _SECTIONS:
@@ -98,8 +98,23 @@ def read_ini(path: Path) -> Settings:
         raise SettingsError(f"{path}{_line(path, setting)}: {error}") from None
 
 
+def _ini_error(error: configparser.Error) -> str:
+    """Where and what a line of an ini file has wrong."""
+    match error:
+        case configparser.MissingSectionHeaderError():
+            return f", line {error.lineno}: a setting before the first [section]"
+        case configparser.ParsingError():
+            number = error.errors[0][0]
+            return f", line {number}: neither a [section] nor a line such as name = value"
+        case configparser.DuplicateSectionError():
+            return f", line {error.lineno}: section [{error.section}] stands there twice"
+        case configparser.DuplicateOptionError():
+            return f", line {error.lineno}: setting {error.option!r} stands there twice"
+    return f": {error.message}"
+
+
 def _line(path: Path, begin: str) -> str:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
         if begin and line.strip().lower().startswith(begin.lower()):
             return f", line {number}"
     return ""
@@ -127,11 +142,11 @@ def parse(values: dict[str, str], base: Path) -> Settings:
             raise SettingsError("setting 'chunk size' must be a power of two")
         return Settings(
             name=values["name"],
-            source=base / Path(values["source"]).expanduser(),
+            source=_path("source", values["source"], base),
             url=_url(values["url"], base),
             exclude=tuple(filter(None, values.get("exclude", "").splitlines())),
             ignore=ignore,
-            spool=base / values["spool"] if values.get("spool") else None,
+            spool=_path("spool", values["spool"], base) if values.get("spool") else None,
             suite=values["suite"],
             pack_size=padme_below(_size("pack size", values["pack size"], 16 << 20, 4 << 30)),
             chunk_size=chunk_size,
@@ -144,7 +159,14 @@ def parse(values: dict[str, str], base: Path) -> Settings:
 def _url(text: str, base: Path) -> str:
     if re.match(r"[a-z0-9]+://", text):
         return text
-    return (base / Path(text).expanduser()).as_uri()
+    return _path("url", text, base).as_uri()
+
+
+def _path(name: str, text: str, base: Path) -> Path:
+    try:
+        return base / Path(text).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"setting {name!r}: {error}") from None
 
 
 def _size(name: str, text: str, low: int, high: int) -> int:

@@ -31,6 +31,9 @@ class Readable(Protocol):
     def size(self, name: str) -> int:
         """The object's size in bytes."""
 
+    def close(self) -> None:
+        """Let go of what reading kept open. Reading again is allowed."""
+
 
 class Storage(Readable, Protocol):
     """A place for objects. All failures are StorageError; a missing object is MissingError."""

@@ -7,11 +7,12 @@ manifest leads elsewhere. Links are made last, by the caller.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyarchiver.cas.attributes import owner_ids, write_xattrs
@@ -24,6 +25,10 @@ _CREATE = (
     os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 )
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+_WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_PARTS = re.compile(rb"\.pyarchiver-parts-[0-9a-f]{16}")
 
 
 class PathError(Exception):
@@ -40,14 +45,23 @@ def check_path(path: bytes) -> None:
 
 
 class Tree:
-    """The destination folder."""
+    """The destination folder. `made` holds the folders that were not there before.
+
+    Files that come in pieces grow in a folder of their own at the top, so that no archived file
+    can have their names.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._root = os.fsencode(folder.absolute())
+        self._parts = self._root + b"/.pyarchiver-parts-" + os.urandom(8).hex().encode()
+        self._parts_made = False
         self._checked: set[bytes] = set()
+        self.made: set[bytes] = set()
         self._owner = hasattr(os, "geteuid") and os.geteuid() == 0
         try:
+            if not folder.exists():
+                self.made.add(b"")
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise DestinationError(f"destination {folder} is a file, not a folder") from None
@@ -75,6 +89,7 @@ class Tree:
                     raise PathError(f"{show(path)} is in the way and is no folder")
             except FileNotFoundError:
                 os.mkdir(where, 0o700)
+                self.made.add(path)
         self._checked.add(path)
 
     def found(self, path: bytes) -> os.stat_result | None:
@@ -97,10 +112,6 @@ class Tree:
         if not stat.S_ISDIR(os.lstat(self._root + b"/" + folder).st_mode):
             raise PathError(f"{show(folder)} is in the way and is no folder")
         self._checked.add(folder)
-
-    def made(self, path: bytes) -> bool:
-        """Whether a folder was made or used for what was restored."""
-        return path in self._checked
 
     def link_target(self, path: bytes) -> bytes:
         """What a symbolic link that is there points to."""
@@ -129,27 +140,23 @@ class Tree:
                 os.close(descriptor)
         return refused
 
-    def _part(self, path: bytes, target: int) -> bytes:
-        folder = self.where(path).rpartition(b"/")[0]
-        return folder + f"/.pyarchiver-{target}.part".encode()
-
-    def begin_part(self, path: bytes, target: int, size: int) -> None:
-        """Make the temporary file of a target that comes in pieces; a leftover is replaced."""
-        part = self._part(path, target)
+    def begin_part(self, target: int, size: int) -> None:
+        """Make the temporary file of a target that comes in pieces."""
         with self._errors():
-            with suppress(FileNotFoundError):
-                os.unlink(part)
-            descriptor = os.open(part, _CREATE, 0o600)
+            if not self._parts_made:
+                self._remove_leftovers()
+                os.mkdir(self._parts, 0o700)
+                self._parts_made = True
+            descriptor = os.open(self._part(target), _CREATE, 0o600)
             try:
                 os.ftruncate(descriptor, size)
             finally:
                 os.close(descriptor)
 
-    def write_piece(self, path: bytes, target: int, offset: int, data: memoryview) -> None:
+    def write_piece(self, target: int, offset: int, data: memoryview) -> None:
         """Write verified bytes at `offset` of a target's temporary file."""
-        flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with self._errors():
-            descriptor = os.open(self._part(path, target), flags)
+            descriptor = os.open(self._part(target), _WRITE)
             try:
                 _write_all(descriptor, data, offset)
             finally:
@@ -157,21 +164,41 @@ class Tree:
 
     def finish_part(self, path: bytes, target: int, node: Node) -> list[bytes]:
         """Give a complete temporary file its attributes and its name."""
-        part = self._part(path, target)
+        where, part = self.where(path), self._part(target)
         with self._errors():
-            flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-            descriptor = os.open(part, flags)
+            descriptor = os.open(part, _WRITE)
             try:
                 refused = self._dress(descriptor, part, node)
             finally:
                 os.close(descriptor)
-            os.replace(part, self._root + b"/" + path)
+            if os.path.lexists(where):
+                raise PathError("something else is there now")
+            os.rename(part, where)
         return refused
 
-    def drop_part(self, path: bytes, target: int) -> None:
+    def drop_part(self, target: int) -> None:
         """Remove the temporary file of a target that cannot be completed."""
-        with self._errors(), suppress(FileNotFoundError):
-            os.unlink(self._part(path, target))
+        with self._errors(), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._part(target))
+
+    def drop_parts(self) -> None:
+        """Remove the folder of temporary files."""
+        if self._parts_made:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._parts)
+
+    def _part(self, target: int) -> bytes:
+        return self._parts + f"/{target}".encode()
+
+    def _remove_leftovers(self) -> None:
+        """Temporary files of a restore that was killed; anything else of such a name stays."""
+        for name in os.listdir(self._root):
+            if _PARTS.fullmatch(name) and not os.path.islink(folder := self._root + b"/" + name):
+                with contextlib.suppress(OSError):
+                    for part in os.listdir(folder):
+                        if part.isdigit():
+                            os.unlink(folder + b"/" + part)
+                    os.rmdir(folder)
 
     def make_symlink(self, path: bytes, node: Node) -> list[bytes]:
         """Make a symbolic link; what it points to is of no concern."""
@@ -218,7 +245,7 @@ class Tree:
                 os.sync()
             sync_folder(self.folder)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyarchiver.cas.database import Database
-from pyarchiver.cas.rows import Batch, Known, VersionRow
+from pyarchiver.cas.rows import FORKS_MAX, Batch, Known, VersionRow, split
 from pyarchiver.formats.entry import EntryKind
 
 
@@ -28,6 +28,15 @@ class Versions(Database):
         )
         values = (path, path + b"/", path + b"0", int(EntryKind.GONE))
         return iter(self._db.execute(query, values).fetchall())
+
+    def has_path(self, path: bytes) -> bool:
+        """Whether anything ever stood at a path."""
+        folder, name = split(path)
+        query = (
+            "SELECT 1 FROM versions v JOIN folders f ON f.id = v.folder"
+            " WHERE f.path = ? AND v.name = ? LIMIT 1"
+        )
+        return self._db.execute(query, (folder, name)).fetchone() is not None
 
     def fields(self, version: int) -> bytes:
         """The fields of a version."""
@@ -110,13 +119,29 @@ class Versions(Database):
         assert made is not None
         return made
 
-    def add_versions(self, batch: Batch) -> None:
-        """Insert versions read from objects, within a transaction of the caller."""
+    def add_versions(self, batch: Batch) -> int:
+        """Insert versions read from objects, within a transaction of the caller.
+
+        Their sequences are multiples of FORKS_MAX: what is not there already and finds its place
+        taken gets one of the next. Returns how many find none.
+        """
         folders = {folder: self._make_folder(folder) for folder in _folders(batch)}
-        self._db.executemany(
-            "INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)",
-            [(v[0], folders[v[1]], *v[2:]) for v in batch.versions],
-        )
+        return sum(not self._add_version(v, folders[v.folder]) for v in batch.versions)
+
+    def _add_version(self, v: VersionRow, folder: int) -> bool:
+        values = (folder, v.name, v.run, v.kind, v.fields)
+        for sequence in range(v.sequence, v.sequence + FORKS_MAX):
+            cursor = self._db.execute(
+                "INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)", (sequence, *values)
+            )
+            if cursor.rowcount:
+                return True
+            there = self._db.execute(
+                "SELECT folder, name, run, kind, fields FROM versions WHERE id = ?", (sequence,)
+            ).fetchone()
+            if there == values:
+                return True
+        return False
 
 
 def _folders(batch: Batch) -> set[bytes]:

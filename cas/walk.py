@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,13 +98,23 @@ def _order(item: Found) -> tuple[bytes, bytes]:
 def _matcher(patterns: tuple[str, ...]) -> Callable[[bytes, Found], bool] | None:
     if not patterns:
         return None
+    matches = path_matcher(patterns, "setting 'exclude'")
+
+    def excluded(prefix: bytes, item: Found) -> bool:
+        path = prefix + item[0]
+        return matches(path + b"/" if stat.S_ISDIR(item[1].st_mode) else path)
+
+    return excluded
+
+
+def path_matcher(patterns: Iterable[str], where: str) -> Callable[[bytes], bool]:
+    """Whether a path (a folder's ends with a slash) matches gitignore patterns.
+
+    Raises SettingsError, naming `where` they stand, for patterns that are none.
+    """
     try:
         spec = pathspec.GitIgnoreSpec.from_lines(patterns)
     except ValueError as error:
-        raise SettingsError(f"setting 'exclude': {error}") from None
-
-    def excluded(prefix: bytes, item: Found) -> bool:
-        path = os.fsdecode(prefix + item[0])
-        return spec.match_file(path + "/" if stat.S_ISDIR(item[1].st_mode) else path)
-
-    return excluded
+        raise SettingsError(f"{where}: {error}") from None
+    # A pattern's end would match before a newline too.
+    return lambda path: spec.match_file(os.fsdecode(path).replace("\n", "\0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,9 +53,9 @@ def command(
         if plan_only:
             return _report_plan(console, plan(catalogue, request, console))
         keys = unlock(catalogue, read_secret(password_file, recovery_code))
-        storage = open_storage(catalogue.settings["url"])
-        storage.check()
-        result = restore(catalogue, storage, keys, dest, request, console)
+        with closing(open_storage(catalogue.settings["url"])) as storage:
+            storage.check()
+            result = restore(catalogue, storage, keys, dest, request, console)
     return report(console, dest, result)
 
 

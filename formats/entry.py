@@ -28,6 +28,7 @@ PARTS_MAX = 64
 ENTRIES_RAW = 1 << 20
 PATH_MAX = 32768
 SIZE_MAX = 1 << 62
+NUMBER_END = 1 << 56
 # Impossible entries in one record before the rest of it is not worth a look.
 _BAD_MAX = 100
 _FIELDS = (
@@ -136,7 +137,7 @@ def _entry(value: object) -> Entry:
     path, run, sequence = value[:3]
     if type(path) is not bytes or type(run) is not int or type(sequence) is not int:
         raise DamagedError("impossible entry")
-    if len(path) > PATH_MAX or not 0 < run < 1 << 62 or not 0 < sequence < 1 << 62:
+    if len(path) > PATH_MAX or not 0 < run < NUMBER_END or not 0 < sequence < NUMBER_END:
         raise DamagedError("impossible entry")
     return Entry(path, run, sequence, _node(value[3]))
 
