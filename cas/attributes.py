@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA)
+# Not allowed, not known, or (ENOSPC, E2BIG, ERANGE) larger than this file system stores.
+_REFUSED = (
+    errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA, errno.EINVAL,
+    errno.ENOSPC, errno.E2BIG, errno.ERANGE,
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -63,7 +67,7 @@ def read_xattrs(path: bytes) -> Mapping[bytes, bytes]:
     return found
 
 
-def write_xattrs(path: bytes, wanted: Mapping[bytes, bytes]) -> list[bytes]:
+def write_xattrs(target: int | bytes, wanted: Mapping[bytes, bytes]) -> list[bytes]:
     """Set extended attributes; returns the names of those that the system refuses."""
     if not wanted:
         return []
@@ -72,9 +76,9 @@ def write_xattrs(path: bytes, wanted: Mapping[bytes, bytes]) -> list[bytes]:
     refused = []
     for name, value in wanted.items():
         try:
-            os.setxattr(path, name, value, follow_symlinks=False)
+            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
         except OSError as error:
-            if error.errno not in _UNSUPPORTED:
+            if error.errno not in _REFUSED:
                 raise
             refused.append(name)
     return refused

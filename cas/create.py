@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -42,11 +43,19 @@ def check(settings: Settings, archive: Path) -> Settings:
     return settings
 
 
-def create(settings: Settings, archive: Path, password: str) -> tuple[Catalogue, str]:
-    """A new .archive, open for writing, and its recovery code, which nothing else keeps."""
+def create(
+    settings: Settings, archive: Path, password: str, announce: Callable[[str], None] | None = None
+) -> tuple[Catalogue, str]:
+    """A new .archive, open for writing, and its recovery code, which nothing else keeps.
+
+    `announce` is given the code before the .archive is there, so that none exists whose code
+    could not be shown.
+    """
     open_storage(settings.url).prepare()
     secret = os.urandom(recovery.SECRET_SIZE)
     own = keys.new_keys()
     slots = (keys.password_slot(own, password), keys.recovery_slot(own, secret))
-    catalogue = Catalogue.create(archive, own.writer(), slots, settings.values())
-    return catalogue, recovery.encode(secret)
+    code = recovery.encode(secret)
+    if announce:
+        announce(code)
+    return Catalogue.create(archive, own.writer(), slots, settings.values()), code

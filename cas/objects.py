@@ -11,7 +11,7 @@ from blake3 import blake3
 from pyarchiver.cas.storage import Readable
 from pyarchiver.formats.block import read_block, read_cut_block
 from pyarchiver.formats.entry import Entry, PartJoiner, decode_entries
-from pyarchiver.formats.errors import DamagedError, FormatError
+from pyarchiver.formats.errors import DamagedError, FormatError, StorageError
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
 from pyarchiver.formats.payload import (
@@ -132,7 +132,7 @@ def read_chunks(found: OpenObject, chunk_map: ChunkMap, block: int, wanted: set[
     failure = "does not match its id"
     try:
         read = read_block(read_record(found.opener, placed))
-    except FormatError as error:
+    except (FormatError, StorageError) as error:
         failure = str(error)
         rest = found.opener.intact_from(placed.offset)[FRAME_SIZE : FRAME_SIZE + placed.length]
         try:
@@ -165,18 +165,18 @@ def read_contents(found: OpenObject) -> Contents:
     contents = Contents()
     try:
         contents.indexes = read_index(found.opener)
+        indexes = [Index.decode(body) for body in contents.indexes]
     except FormatError as error:
         contents.damage.append(str(error))
         _salvage(found, contents)
         return contents
-    for body in contents.indexes:
-        for placed in Index.decode(body).records:
-            if placed.type == Type.BLOCK:
-                continue
-            try:
-                contents.records.append((placed.type, read_record(found.opener, placed)))
-            except FormatError as error:
-                contents.damage.append(str(error))
+    for placed in (record for index in indexes for record in index.records):
+        if placed.type == Type.BLOCK:
+            continue
+        try:
+            contents.records.append((placed.type, read_record(found.opener, placed)))
+        except FormatError as error:
+            contents.damage.append(str(error))
     return contents
 
 

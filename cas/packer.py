@@ -10,11 +10,10 @@ All decisions and commits are taken here, in the caller's thread; the others onl
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from pyarchiver.cas.catalogue import Catalogue
@@ -29,7 +28,6 @@ from pyarchiver.cas.version import PROGRAM
 from pyarchiver.formats.aead import Buffer, suite_named
 from pyarchiver.formats.block import compressor
 from pyarchiver.formats.entry import ENTRIES_RAW, entry_records
-from pyarchiver.formats.errors import ArchiverError
 from pyarchiver.formats.header import Header, Kind, new_header
 from pyarchiver.formats.names import object_name
 from pyarchiver.formats.payload import CHUNK_ID_SIZE, FRAME_SIZE, Index, PayloadWriter, Type
@@ -59,6 +57,7 @@ class OpenPack:
     batch: Batch = field(default_factory=Batch)
     synced: int = 0
     filled: bool = False
+    writes: list[Future[None]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -136,17 +135,18 @@ class Packer:
         self._progress(wait_for=0)
 
     def close(self) -> None:
-        """Stop the threads, stage what is durable; the rest is given up, its spool file removed."""
+        """Stop the threads; what is not staged is given up, and its spool file removed."""
         self._press.close()
         self._writer.shutdown(cancel_futures=True)
-        with contextlib.suppress(ArchiverError):
-            self._progress()
+        wait([closing.secured for closing in self._closing])
         unfinished = [closing.pack for closing in self._closing]
         if self._open:
             unfinished.append(self._open)
         for pack in unfinished:
             pack.file.close()
-            pack.file.path.unlink(missing_ok=True)
+            # An interrupt may have come between the commit and the next line.
+            if self._catalogue.object_by_id(pack.header.object_id) is None:
+                pack.file.path.unlink(missing_ok=True)
 
     def _place(self, pressed: Pressed) -> None:
         raw = pressed.raw
@@ -208,7 +208,9 @@ class Packer:
             if slot is not None:
                 self._press.give_back(slot)
 
-        self._writing.append(self._writer.submit(write))
+        written = self._writer.submit(write)
+        pack.writes.append(written)
+        self._writing.append(written)
         while self._writing and self._writing[0].done():
             self._writing.popleft().result()
         if pack.file.size - pack.synced > _SYNC_EVERY:
@@ -221,6 +223,9 @@ class Packer:
         buffers, indexes = pack.payload.close(pack.layout)
 
         def write() -> None:
+            # One thread, in order: all of these have ended, and none may have failed.
+            for earlier in pack.writes:
+                earlier.result()
             pack.file.feed(buffers)
             pack.file.finish()
 

@@ -50,11 +50,16 @@ class PlanResult:
     lost: int = 0
 
 
+def select(catalogue: Catalogue, request: Request) -> Selection:
+    """The states that a request asks for; SettingsError where there is no such snapshot."""
+    return Selection(catalogue, request.snapshot, request.exact, request.paths)
+
+
 def plan(catalogue: Catalogue, request: Request, observer: Observer) -> PlanResult:
     """What a restore into an empty folder would read and write; asks the storage nothing."""
-    job = Planner(catalogue, request, observer, None)
+    job = Planner(catalogue, request, observer)
     try:
-        job.run()
+        job.run(None)
         return PlanResult(job.plan.files, job.plan.size, job.plan.needed(), job.result.failed)
     finally:
         job.plan.close()
@@ -63,25 +68,25 @@ def plan(catalogue: Catalogue, request: Request, observer: Observer) -> PlanResu
 class Planner:
     """Decides what becomes of each state; fills the plan with the files to be written."""
 
-    def __init__(
-        self, catalogue: Catalogue, request: Request, observer: Observer, tree: Tree | None
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, request: Request, observer: Observer) -> None:
         self._catalogue = catalogue
         self._request = request
         self._observer = observer
-        self._tree = tree
+        self._tree: Tree | None = None
+        self._selection = select(catalogue, request)
         self.plan = Plan(catalogue)
         self.result = RestoreResult()
         self.folders: dict[bytes, tuple[int, bool]] = {}
         self.symlinks: list[tuple[bytes, int]] = []
         self.hardlinks: list[tuple[bytes, bytes]] = []
         self.linkable: set[bytes] = set()
+        self.replaced: set[bytes] = set()
         self._leaders: dict[tuple[int, bytes], bytes] = {}
 
-    def run(self) -> None:
-        """Go through all states."""
-        request = self._request
-        selection = Selection(self._catalogue, request.snapshot, request.exact, request.paths)
+    def run(self, tree: Tree | None) -> None:
+        """Go through all states, and look at what is in the destination, if there is one."""
+        self._tree = tree
+        selection = self._selection
         self._observer.begin("planning", None, None)
         for path, row, selected in selection.states():
             if row.kind == EntryKind.FOLDER:
@@ -132,12 +137,12 @@ class Planner:
             self.good(path, node)
             self.result.kept += 1
             return False
-        return self.may_replace(tree, path, found)
+        return self.may_replace(path, found)
 
-    def may_replace(self, tree: Tree, path: bytes, found: os.stat_result) -> bool:
+    def may_replace(self, path: bytes, found: os.stat_result) -> bool:
         """Whether what is at a path may go: only with --overwrite, and never a folder."""
         if self._request.overwrite and not stat.S_ISDIR(found.st_mode):
-            tree.remove(path)
+            self.replaced.add(path)
             return True
         hint = "" if stat.S_ISDIR(found.st_mode) else "; --overwrite replaces it"
         self.result.differing += 1

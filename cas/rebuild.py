@@ -28,6 +28,7 @@ from pyarchiver.formats import header as headers
 from pyarchiver.formats.entry import Entry, encode_node
 from pyarchiver.formats.errors import (
     AccessError,
+    DamagedError,
     ForeignError,
     FormatError,
     StorageError,
@@ -35,7 +36,7 @@ from pyarchiver.formats.errors import (
 )
 from pyarchiver.formats.header import Header, Kind
 from pyarchiver.formats.keys import ReadKeys
-from pyarchiver.formats.names import object_name
+from pyarchiver.formats.names import object_name, parse_name
 from pyarchiver.formats.payload import Type
 from pyarchiver.formats.records import About, PackInfo, RunComplete, Settings
 
@@ -78,7 +79,10 @@ def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> In
         try:
             opened = open_object(folder.raw, file, keyring.keys)
         except ForeignError:
-            observer.notice(f"{file}: not an object of pyarchiver; skipped")
+            if parse_name(file):
+                observer.problem(f"{file}: nothing of an object is left in it")
+            else:
+                observer.notice(f"{file}: not an object of pyarchiver; skipped")
             continue
         except UnsupportedError as error:
             observer.problem(f"{file}: {error}")
@@ -98,6 +102,9 @@ def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> In
         if locked:
             raise refusal(keyring.secret, "any object there")
         raise StorageError("no object of pyarchiver is there")
+    found = {key: stock for key, stock in found.items() if stock.packs or stock.log}
+    if not found:
+        raise StorageError("no object that can be used is there")
     best = max(found.values(), key=lambda stock: len(stock.packs) + len(stock.log))
     for stock in found.values():
         if stock is not best:
@@ -182,7 +189,10 @@ class _Rebuild:
     def _contents(self, found: Found) -> Contents:
         opened = open_object(self._folder.raw, found.file, lambda _: self._stock.keys)
         assert opened is not None
-        return read_contents(opened)
+        try:
+            return read_contents(opened)
+        except StorageError as error:
+            return Contents(damage=[str(error)])
 
     def _report(self, found: Found, contents: Contents) -> None:
         for damage in dict.fromkeys(contents.damage):
@@ -221,6 +231,8 @@ class _Rebuild:
         if len(bodies) < info.indexes or self._catalogue.object_by_id(info.object_id):
             return
         header = headers.parse_front(info.header)
+        if header.object_id != info.object_id:
+            raise DamagedError("a pack's header is that of another object")
         self._add_object(header, info.run, info.size, info.blake3, bodies)
 
     def _read_pack(self, found: Found) -> None:

@@ -27,7 +27,7 @@ from pyarchiver.cas.progress import Observer, show
 from pyarchiver.cas.storage import Readable
 from pyarchiver.cas.tree import PathError, Tree
 from pyarchiver.formats.entry import Node, decode_node
-from pyarchiver.formats.errors import DamagedError, FormatError, MissingError
+from pyarchiver.formats.errors import DamagedError, FormatError, MissingError, StorageError
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
 
@@ -48,12 +48,13 @@ def restore(
     Raises DestinationError where nothing more can be written, StorageError where the storage is
     not there. Whatever else stands in the way of single files is reported to the observer.
     """
+    job = Planner(catalogue, request, observer)
     tree = Tree(destination)
-    job = Planner(catalogue, request, observer, tree)
     try:
-        job.run()
+        job.run(tree)
         return _Writer(catalogue, storage, keys, tree, job, observer).run()
     finally:
+        tree.drop_parts()
         job.plan.close()
 
 
@@ -107,7 +108,7 @@ class _Writer:
             found = open_object(self._storage, name, self._unlock)
             if found is None or found.header.object_id != needed.row.object_id:
                 raise DamagedError("another object is there under its name")
-        except (MissingError, FormatError) as error:
+        except (StorageError, FormatError) as error:
             reason = f"missing {name}" if isinstance(error, MissingError) else f"{name}: {error}"
             for _, pieces in self._plan.blocks(needed.row.id):
                 for piece in pieces:
@@ -162,7 +163,8 @@ class _Writer:
             return
         target = self._plan.target(piece.target)
         try:
-            if target.pieces == 1 and len(data) == target.size:
+            replace = target.path in self._planned.replaced
+            if target.pieces == 1 and len(data) == target.size and not replace:
                 node = self._node(target.version)
                 self._done(target, node, self._tree.write_whole(target.path, data, node))
                 return
@@ -175,17 +177,20 @@ class _Writer:
             if not self._remaining[target.id]:
                 del self._remaining[target.id]
                 node = self._node(target.version)
-                self._done(target, node, self._tree.finish_part(target.path, target.id, node), 0)
+                refused = self._tree.finish_part(target.path, target.id, node, replace)
+                self._done(target, node, refused, 0)
         except PathError as error:
             self._fail(piece.target, str(error))
 
     def _write_empty(self, target: Target) -> None:
         node = self._node(target.version)
-        if not target.size:
+        replace = target.path in self._planned.replaced
+        if not target.size and not replace:
             self._done(target, node, self._tree.write_whole(target.path, memoryview(b""), node))
             return
         self._tree.begin_part(target.id, target.size)
-        self._done(target, node, self._tree.finish_part(target.path, target.id, node))
+        refused = self._tree.finish_part(target.path, target.id, node, replace)
+        self._done(target, node, refused)
 
     def _done(
         self, target: Target, node: Node, refused: list[bytes], read: int | None = None
@@ -234,9 +239,9 @@ class _Writer:
                     self._planned.good(path, node)
                     self._result.kept += 1
                     return
-                if not self._planned.may_replace(self._tree, path, found):
+                if not self._planned.may_replace(path, found):
                     return
-            self._report_refused(path, self._tree.make_symlink(path, node))
+            self._report_refused(path, self._tree.make_symlink(path, node, found is not None))
             self._planned.good(path, node)
             self._result.restored += 1
 
@@ -249,25 +254,26 @@ class _Writer:
                 if (found.st_dev, found.st_ino) == (original.st_dev, original.st_ino):
                     self._result.kept += 1
                     return
-                if not self._planned.may_replace(self._tree, path, found):
+                if not self._planned.may_replace(path, found):
                     return
-            self._tree.make_hardlink(path, leader)
+            self._tree.make_hardlink(path, leader, found is not None)
             self._result.restored += 1
             self._observer.advance(files=1)
 
     def _folders(self) -> None:
         """Folders that were asked for, or made on the way; times last, inner folders first."""
-        folders = self._planned.folders
-        for path, (_, selected) in folders.items():
-            if selected and path:
-                with self._reporting(path):
+        wanted = []
+        for path, (version, selected) in self._planned.folders.items():
+            with self._reporting(path):
+                if selected:
                     self._tree.make_folder(path)
-        for path in sorted(folders, key=_depth, reverse=True):
-            version, selected = folders[path]
-            if selected or path in self._tree.made:
-                with self._reporting(path):
-                    self._report_refused(path, self._tree.dress(path, self._node(version)))
+                if selected or path in self._tree.made:
+                    wanted.append((path, version))
+        for path, version in sorted(wanted, key=_depth, reverse=True):
+            with self._reporting(path):
+                self._report_refused(path, self._tree.dress(path, self._node(version)))
 
 
-def _depth(path: bytes) -> int:
+def _depth(folder: tuple[bytes, int]) -> int:
+    path = folder[0]
     return path.count(b"/") + 1 if path else 0

@@ -28,6 +28,7 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _PARTS = re.compile(rb"\.pyarchiver-parts-[0-9a-f]{16}")
 
 
@@ -42,6 +43,16 @@ def check_path(path: bytes) -> None:
             raise PathError("its name would lead out of the destination")
         if os.name == "nt" and (b"\\" in part or b":" in part):
             raise PathError("its name is not possible on this system")
+
+
+def _prefixes(path: bytes) -> Iterator[bytes]:
+    """The folders on the way to a path, and itself, from the outermost in."""
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"/", at + 1)
+    if path:
+        yield path
 
 
 class Tree:
@@ -81,34 +92,33 @@ class Tree:
         if not path or path in self._checked:
             return
         check_path(path)
-        self.make_folder(path.rpartition(b"/")[0])
-        where = self._root + b"/" + path
         with self._errors():
-            try:
-                if not stat.S_ISDIR(os.lstat(where).st_mode):
-                    raise PathError(f"{show(path)} is in the way and is no folder")
-            except FileNotFoundError:
-                os.mkdir(where, 0o700)
-                self.made.add(path)
-        self._checked.add(path)
+            for folder in _prefixes(path):
+                if folder in self._checked:
+                    continue
+                try:
+                    self._check_folder(folder)
+                except FileNotFoundError:
+                    os.mkdir(self._root + b"/" + folder, 0o700)
+                    self._checked.add(folder)
+                    self.made.add(folder)
 
     def found(self, path: bytes) -> os.stat_result | None:
         """What is at a path now, links not followed; None where nothing is."""
         check_path(path)
-        folder = path.rpartition(b"/")[0]
-        try:
-            if folder and folder not in self._checked:
-                self._check_existing(folder)
-            return os.lstat(self._root + b"/" + path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise PathError(error.strerror) from None
+        with self._errors():
+            try:
+                self._check_above(path)
+                return os.lstat(self._root + b"/" + path)
+            except FileNotFoundError:
+                return None
 
-    def _check_existing(self, folder: bytes) -> None:
-        parent = folder.rpartition(b"/")[0]
-        if parent and parent not in self._checked:
-            self._check_existing(parent)
+    def _check_above(self, path: bytes) -> None:
+        for folder in _prefixes(path.rpartition(b"/")[0]):
+            if folder not in self._checked:
+                self._check_folder(folder)
+
+    def _check_folder(self, folder: bytes) -> None:
         if not stat.S_ISDIR(os.lstat(self._root + b"/" + folder).st_mode):
             raise PathError(f"{show(folder)} is in the way and is no folder")
         self._checked.add(folder)
@@ -120,13 +130,7 @@ class Tree:
 
     def open_existing(self, path: bytes) -> int:
         """A descriptor to read what is there already."""
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        return os.open(self._root + b"/" + path, flags)
-
-    def remove(self, path: bytes) -> None:
-        """Remove a file or link that is to be replaced."""
-        with self._errors():
-            os.unlink(self.where(path))
+        return os.open(self._root + b"/" + path, _READ)
 
     def write_whole(self, path: bytes, data: memoryview, node: Node) -> list[bytes]:
         """Make a file whose bytes are all here and verified; returns refused xattr names."""
@@ -135,7 +139,7 @@ class Tree:
             descriptor = os.open(where, _CREATE, 0o600)
             try:
                 _write_all(descriptor, data, 0)
-                refused = self._dress(descriptor, where, node)
+                refused = self._dress(descriptor, node)
             finally:
                 os.close(descriptor)
         return refused
@@ -162,18 +166,18 @@ class Tree:
             finally:
                 os.close(descriptor)
 
-    def finish_part(self, path: bytes, target: int, node: Node) -> list[bytes]:
+    def finish_part(self, path: bytes, target: int, node: Node, replace: bool) -> list[bytes]:
         """Give a complete temporary file its attributes and its name."""
         where, part = self.where(path), self._part(target)
         with self._errors():
             descriptor = os.open(part, _WRITE)
             try:
-                refused = self._dress(descriptor, part, node)
+                refused = self._dress(descriptor, node)
             finally:
                 os.close(descriptor)
-            if os.path.lexists(where):
+            if not replace and os.path.lexists(where):
                 raise PathError("something else is there now")
-            os.rename(part, where)
+            os.replace(part, where)
         return refused
 
     def drop_part(self, target: int) -> None:
@@ -182,10 +186,10 @@ class Tree:
             os.unlink(self._part(target))
 
     def drop_parts(self) -> None:
-        """Remove the folder of temporary files."""
+        """Remove the folder of temporary files, and what an interrupted restore left in it."""
         if self._parts_made:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._parts)
+            self._remove_parts(self._parts)
+            self._parts_made = False
 
     def _part(self, target: int) -> bytes:
         return self._parts + f"/{target}".encode()
@@ -193,48 +197,73 @@ class Tree:
     def _remove_leftovers(self) -> None:
         """Temporary files of a restore that was killed; anything else of such a name stays."""
         for name in os.listdir(self._root):
-            if _PARTS.fullmatch(name) and not os.path.islink(folder := self._root + b"/" + name):
-                with contextlib.suppress(OSError):
-                    for part in os.listdir(folder):
-                        if part.isdigit():
-                            os.unlink(folder + b"/" + part)
-                    os.rmdir(folder)
+            folder = self._root + b"/" + name
+            if _PARTS.fullmatch(name) and not os.path.islink(folder):
+                self._remove_parts(folder)
 
-    def make_symlink(self, path: bytes, node: Node) -> list[bytes]:
+    def _remove_parts(self, folder: bytes) -> None:
+        with contextlib.suppress(OSError):
+            for part in os.listdir(folder):
+                if part.isdigit():
+                    os.unlink(folder + b"/" + part)
+            os.rmdir(folder)
+
+    def make_symlink(self, path: bytes, node: Node, replace: bool) -> list[bytes]:
         """Make a symbolic link; what it points to is of no concern."""
         where = self.where(path)
         with self._errors():
+            if replace:
+                os.unlink(where)
             os.symlink(node.link, where)
             return self.dress(path, node)
 
-    def make_hardlink(self, path: bytes, leader: bytes) -> None:
+    def make_hardlink(self, path: bytes, leader: bytes, replace: bool) -> None:
         """Make another name of a file restored before."""
         where = self.where(path)
         with self._errors():
+            self._check_above(leader)
+            if replace:
+                os.unlink(where)
             os.link(self._root + b"/" + leader, where, follow_symlinks=False)
 
     def dress(self, path: bytes, node: Node) -> list[bytes]:
-        """Set owner, mode, xattrs and times of what is at a path; returns refused xattr names."""
+        """Set owner, mode, xattrs and times of what is at a path; returns refused xattr names.
+
+        Folders and files are opened without following links, so that nothing outside changes.
+        """
+        if path:
+            check_path(path)
         where = self._root + b"/" + path if path else self._root
         with self._errors():
-            if node.kind != EntryKind.SYMLINK:
-                return self._dress(where, where, node)
-            if self._owner:
-                uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
-                os.chown(where, uid, gid, follow_symlinks=False)
-            refused = write_xattrs(where, node.xattrs)
-            if os.utime in os.supports_follow_symlinks:
-                os.utime(where, ns=(node.mtime, node.mtime), follow_symlinks=False)
-            return refused
+            self._check_above(path)
+            if node.kind == EntryKind.SYMLINK:
+                return self._dress_symlink(where, node)
+            flags = _READ | (getattr(os, "O_DIRECTORY", 0) if node.kind == EntryKind.FOLDER else 0)
+            if os.name == "nt":
+                return self._dress(where, node)
+            # The destination itself may be a link: the user named it.
+            descriptor = os.open(where, flags if path else flags & ~os.O_NOFOLLOW)
+            try:
+                return self._dress(descriptor, node)
+            finally:
+                os.close(descriptor)
 
-    def _dress(self, target: int | bytes, where: bytes, node: Node) -> list[bytes]:
+    def _dress_symlink(self, where: bytes, node: Node) -> list[bytes]:
+        if self._owner:
+            uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
+            os.chown(where, uid, gid, follow_symlinks=False)
+        refused = write_xattrs(where, node.xattrs)
+        if os.utime in os.supports_follow_symlinks:
+            os.utime(where, ns=(node.mtime, node.mtime), follow_symlinks=False)
+        return refused
+
+    def _dress(self, target: int | bytes, node: Node) -> list[bytes]:
         if self._owner:
             uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
             os.chown(target, uid, gid)
-        refused = write_xattrs(where, node.xattrs)
+        refused = write_xattrs(target, node.xattrs)
         # After chown, which clears the set-id bits; those only with the owner they were for.
-        mode = node.mode if self._owner else node.mode & 0o1777
-        os.chmod(target, mode)
+        os.chmod(target, node.mode if self._owner else node.mode & 0o1777)
         os.utime(target, ns=(node.mtime, node.mtime))
         return refused
 
@@ -253,6 +282,8 @@ class Tree:
             if error.errno in _FATAL:
                 raise DestinationError(f"destination {self.folder}: {error.strerror}") from None
             raise PathError(error.strerror) from None
+        except ValueError as error:
+            raise PathError(f"impossible name or attribute ({error})") from None
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:

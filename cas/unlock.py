@@ -8,10 +8,10 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.formats import wire
 from pyarchiver.formats.errors import CodeError, DamagedError, FormatError, PasswordError
 from pyarchiver.formats.header import Header
-from pyarchiver.formats.keys import ReadKeys, Slot, open_slot
+from pyarchiver.formats.keys import SLOT_PASSWORD, ReadKeys, Slot, open_slot
 
 # Each slot that is tried costs a key derivation; objects of unknown origin may bring many.
-_TRIALS_MAX = 16
+_TRIALS_MAX = 64
 
 Secret = str | bytes
 """A password, or the secret that a recovery code stands for."""
@@ -62,6 +62,8 @@ class Keyring:
                 raise DamagedError("its header was altered or forged")
             return known
         for slot in header.slots:
+            if (slot.get("type") == SLOT_PASSWORD) != isinstance(self.secret, str):
+                continue
             mark = header.archive_id + wire.pack(slot)
             if mark in self._tried or len(self._tried) >= _TRIALS_MAX:
                 continue

@@ -107,6 +107,14 @@ class Console:
         """Print what must be seen once, however quiet; with --json on stderr."""
         for line in lines:
             click.echo(line, err=self._json)
+        (sys.stderr if self._json else sys.stdout).flush()
+
+    def recovery_code(self, code: str) -> None:
+        """Show the recovery code of a new archive, the only time that it can be."""
+        self.secret(
+            f"recovery code: {code}",
+            "keep it on paper, apart from the archive: it opens everything if the password is lost",
+        )
 
     def elapsed(self) -> float:
         """Seconds since the last phase began."""

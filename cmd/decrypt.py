@@ -9,6 +9,7 @@ import click
 from pyarchiver.cmd.console import Console, with_console
 from pyarchiver.cmd.restore import report
 from pyarchiver.cmd.secrets import read_secret, reading_options
+from pyarchiver.formats import recovery
 
 
 @click.command("decrypt", epilog="\b\nExample:\n  pyarchiver decrypt ~/downloads ~/restored")
@@ -34,7 +35,7 @@ def command(
     if password is None:
         secret = read_secret(password_file, recovery_code)
     else:
-        secret = password
-        console.notice("a password on the command line can be seen by others: better be asked")
+        secret = recovery.decode(password) if recovery_code else password
+        console.notice("a secret on the command line can be seen by others: better be asked")
     result = decrypt(source, dest, secret, Request(overwrite=overwrite), console)
     return report(console, dest, result)

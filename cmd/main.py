@@ -6,6 +6,7 @@ Subcommands are imported when they are called, so that `pyarchiver --help` is qu
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -80,47 +81,51 @@ def _terminate(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: Exit) -> int:
-    click.echo(f"pyarchiver: {message}", err=True)
-    if "--json" in sys.argv:
-        import json
-
-        click.echo(json.dumps({"exit": int(code), "error": message}))
-    return code
-
-
 def run(arguments: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    options = words[: words.index("--")] if "--" in words else words
     try:
-        result = cli.main(arguments, prog_name="pyarchiver", standalone_mode=False)
-        return int(result or Exit.DONE)
+        return int(cli.main(words, prog_name="pyarchiver", standalone_mode=False) or Exit.DONE)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.UsageError as error:
-        error.show()
-        return Exit.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted: what was done is kept, run again to go on", Exit.INTERRUPTED)
-    except click.ClickException as error:
-        return _fail(error.format_message(), Exit.FAILED)
-    except ArchiverError as error:
-        return _fail(str(error), exit_of(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
-    except MemoryError as error:
-        return _fail(f"not enough memory: {error}", Exit.FAILED)
-    except Exception as error:
-        if os.environ.get("PYARCHIVER_DEBUG"):
-            raise
-        kind = type(error).__name__
-        return _fail(
-            f"unexpected {kind}: {error} (PYARCHIVER_DEBUG=1 shows where; please report it)",
-            Exit.FAILED,
-        )
+    except BaseException as error:
+        message, code = _explain(error)
+        click.echo(f"pyarchiver: {message}", err=True)
+        if "--json" in options:
+            import json
+
+            click.echo(json.dumps({"exit": int(code), "error": message}))
+        return code
+
+
+def _explain(error: BaseException) -> tuple[str, Exit]:
+    """What to say of an error that ends the program, and its exit code."""
+    match error:
+        case KeyboardInterrupt() | click.Abort():
+            return "interrupted: what was done is kept, run again to go on", Exit.INTERRUPTED
+        case ArchiverError():
+            return str(error), exit_of(error)
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "pyarchiver"
+            return f"{error.format_message()} (see {command} --help)", Exit.USAGE
+        case MemoryError():
+            return f"not enough memory {error}".rstrip(), Exit.FAILED
+    if os.environ.get("PYARCHIVER_DEBUG"):
+        raise error
+    kind = type(error).__name__
+    hint = "PYARCHIVER_DEBUG=1 shows where; please report it"
+    return f"unexpected {kind}: {error} ({hint})", Exit.FAILED
 
 
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        # Names that the terminal's encoding does not have are shown, not fatal.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())

@@ -43,7 +43,7 @@ def command(
     files, folders, or patterns. What is in DEST already and equal is kept.
     """
     from pyarchiver.cas.catalogue import Catalogue
-    from pyarchiver.cas.planner import Request, plan
+    from pyarchiver.cas.planner import Request, plan, select
     from pyarchiver.cas.restore import restore
     from pyarchiver.cas.storage import open_storage
     from pyarchiver.cas.unlock import unlock
@@ -52,6 +52,7 @@ def command(
     with Catalogue.open(archive, write=False) as catalogue:
         if plan_only:
             return _report_plan(console, plan(catalogue, request, console))
+        select(catalogue, request)
         keys = unlock(catalogue, read_secret(password_file, recovery_code))
         with closing(open_storage(catalogue.settings["url"])) as storage:
             storage.check()

@@ -43,7 +43,7 @@ def read_secret(file: Path | None, use_code: bool) -> str | bytes:
     variable = CODE_VARIABLE if use_code else PASSWORD_VARIABLE
     text = _given(file, variable)
     if text is None:
-        text = _prompt("recovery code" if use_code else "password", file_too=True)
+        text = _prompt("recovery code" if use_code else "password", variable)
     return recovery.decode(text) if use_code else text
 
 
@@ -57,7 +57,7 @@ def new_password(console: Console, file: Path | None, allow_weak: bool) -> str:
             console.notice(f"the password is weak: {why}")
         return given
     while True:
-        password = _prompt("password (empty: six random words)", file_too=True)
+        password = _prompt("password (empty: six random words)", PASSWORD_VARIABLE)
         if not password:
             return _generated(console)
         why = "" if allow_weak else weakness(password)
@@ -111,9 +111,9 @@ def _given(file: Path | None, variable: str) -> str | None:
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
 
 
-def _prompt(text: str, file_too: bool = False) -> str:
+def _prompt(text: str, variable: str = "") -> str:
     if not sys.stdin.isatty():
-        hint = f": use --password-file or ${PASSWORD_VARIABLE}" if file_too else ""
+        hint = f": use --password-file or ${variable}" if variable else ""
         raise SettingsError(f"cannot ask for the {text.split(' (')[0]} without a terminal{hint}")
     answer: str = click.prompt(text, hide_input=True, default="", show_default=False, err=True)
     return answer

@@ -29,11 +29,7 @@ def command(console: Console, ini: Path, password_file: Path | None, weak_passwo
     archive = create.archive_path(settings, ini.resolve().parent)
     settings = create.check(settings, archive)
     password = new_password(console, password_file, weak_password)
-    catalogue, code = create.create(settings, archive, password)
+    catalogue, code = create.create(settings, archive, password, console.recovery_code)
     with catalogue:
-        console.secret(
-            f"recovery code: {code}",
-            "keep it on paper, apart from the archive: it opens everything if the password is lost",
-        )
         result = archiver.resume(catalogue, console)
     return report(console, archive, result, recovery_code=code)
