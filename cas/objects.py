@@ -166,7 +166,7 @@ def read_contents(found: OpenObject) -> Contents:
     try:
         contents.indexes = read_index(found.opener)
         indexes = [Index.decode(body) for body in contents.indexes]
-    except FormatError as error:
+    except (FormatError, StorageError) as error:
         contents.damage.append(str(error))
         _salvage(found, contents)
         return contents
@@ -175,7 +175,7 @@ def read_contents(found: OpenObject) -> Contents:
             continue
         try:
             contents.records.append((placed.type, read_record(found.opener, placed)))
-        except FormatError as error:
+        except (FormatError, StorageError) as error:
             contents.damage.append(str(error))
     return contents
 
@@ -207,7 +207,7 @@ def _salvage(found: OpenObject, contents: Contents) -> None:
             elif kind not in (Type.PADDING, Type.INDEX, Type.TAIL):
                 contents.records.append((kind, body))
             end = offset + FRAME_SIZE + len(body)
-    except FormatError:
+    except (FormatError, StorageError):
         rest = found.opener.intact_from(end)
         if len(rest) > FRAME_SIZE and rest[0] == Type.BLOCK:
             size = int.from_bytes(rest[1:FRAME_SIZE], "little")
@@ -224,7 +224,7 @@ def read_about(opener: Opener) -> About | None:
     try:
         for kind, _, body in read_records(opener):
             return About.decode(body) if kind == Type.ABOUT else None
-    except FormatError:
+    except (FormatError, StorageError):
         pass
     return None
 

@@ -51,7 +51,6 @@ class Found:
     name: str
     header: Header
     about: About | None
-    whole: bool
 
     @property
     def number(self) -> int:
@@ -97,7 +96,7 @@ def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> In
         for notice in opened.notices:
             observer.notice(f"{file}: {notice}")
         stock = found.setdefault(opened.header.archive_id, Inventory(opened.keys))
-        _sort_in(file, opened, stock, observer)
+        _sort_in(folder, file, opened, stock, observer)
     if not found:
         if locked:
             raise refusal(keyring.secret, "any object there")
@@ -113,7 +112,9 @@ def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> In
     return best
 
 
-def _sort_in(file: str, opened: OpenObject, stock: Inventory, observer: Observer) -> None:
+def _sort_in(
+    folder: ObjectFolder, file: str, opened: OpenObject, stock: Inventory, observer: Observer
+) -> None:
     """Put an opened object into its place; of two copies the one that is whole."""
     header = opened.header
     if header.kind not in (Kind.PACK, Kind.MANIFEST, Kind.CHECKPOINT):
@@ -126,11 +127,13 @@ def _sort_in(file: str, opened: OpenObject, stock: Inventory, observer: Observer
     number = about.number if about else 0
     name = object_name(header.archive_id, Kind(header.kind), number, header.object_id)
     place = stock.packs if header.kind == Kind.PACK else stock.log
-    found = Found(file, name, header, about, opened.opener.whole)
+    found = Found(file, name, header, about)
     twin = place.setdefault(name, found)
     if twin is not found:
         observer.notice(f"{file}: the same object as {twin.file}")
-        if found.whole and not twin.whole:
+        other = open_object(folder.raw, twin.file, lambda _: stock.keys)
+        assert other is not None
+        if opened.opener.sound_segments() > other.opener.sound_segments():
             place[name] = found
 
 

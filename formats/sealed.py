@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pyarchiver.formats import header as headers
 from pyarchiver.formats.aead import Buffer, Suite
-from pyarchiver.formats.errors import DamagedError, FormatError
+from pyarchiver.formats.errors import DamagedError, FormatError, StorageError
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.padme import padme
 
@@ -278,10 +278,22 @@ class Opener:
             length = min(SEGMENT - start % SEGMENT, self.length - start)
             try:
                 out += self.read(start, length)
-            except DamagedError:
+            except (DamagedError, StorageError):
                 break
             start += length
         return memoryview(out)
+
+    def sound_segments(self) -> int:
+        """How many segments can be opened: which of two damaged copies is the better one."""
+        sound = 0
+        for number in range(-(-self.length // SEGMENT)):
+            self._cached = -1
+            try:
+                self._open(number, self._plain)
+            except (DamagedError, StorageError):
+                continue
+            sound += 1
+        return sound
 
     def _segment_length(self, number: int) -> int:
         return min(SEGMENT, self.length - number * SEGMENT)
