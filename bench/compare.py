@@ -63,6 +63,17 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
+def warm(source: Path) -> None:
+    """Read the source once, so that every tool finds it in the page cache."""
+    for where, _, names in os.walk(source):
+        for name in names:
+            path = Path(where) / name
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb", buffering=0) as file:
+                    while file.read(1 << 20):
+                        pass
+
+
 Result = dict[str, float]
 
 
@@ -125,6 +136,7 @@ def compare(source: Path, base: Path, runs: int) -> dict[str, list[Result]]:
                 continue
             work = Path(tempfile.mkdtemp(prefix=f"bench-{name}-", dir=base))
             try:
+                warm(source)
                 result = tool(source, work)
             finally:
                 shutil.rmtree(work)

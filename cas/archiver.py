@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyarchiver.cas.attributes import read_xattrs
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.intake import FileChanged, Intake, Ref
@@ -237,16 +239,15 @@ class _Run:
             except OSError as error:
                 self._observer.problem(f"{show(join(folder, name))}: {error.strerror}; left out")
                 return
-        self._ledger.add(
-            folder, name, where, found, self._known(found, before, racy, kind), [], link
-        )
+        known = self._known(found, before, racy, kind)
+        self._ledger.add(folder, name, found, known, read_xattrs(where), [], link)
 
     def _file(self, folder: bytes, name: bytes, before: Known | None, racy: int) -> None:
         path = join(folder, name)
         where = self._where(path)
         for _ in range(_READ_ATTEMPTS):
             try:
-                found, content = self._read_file(where)
+                found, xattrs, content = self._read_file(where)
             except FileNotFoundError:
                 if before and before.kind != EntryKind.GONE:
                     self._mark_gone(folder, name, before)
@@ -257,7 +258,7 @@ class _Run:
                 self._observer.problem(f"{show(path)}: {error.strerror}; left as it was")
                 return
             known = self._known(found, before, racy, EntryKind.FILE)
-            self._ledger.add(folder, name, where, found, known, content)
+            self._ledger.add(folder, name, found, known, xattrs, content)
             if found.st_mtime_ns != storable_time(found.st_mtime_ns):
                 self._observer.notice(f"{show(path)}: its time is beyond the year 2262")
             self._changed += 1
@@ -265,19 +266,22 @@ class _Run:
             return
         self._observer.problem(f"{show(path)}: it changes while being read; left for the next run")
 
-    def _read_file(self, where: bytes) -> tuple[os.stat_result, list[Ref | Hole]]:
+    def _read_file(
+        self, where: bytes
+    ) -> tuple[os.stat_result, Mapping[bytes, bytes], list[Ref | Hole]]:
         descriptor = os.open(where, _OPEN_FLAGS)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise FileChanged
             content = self._intake.read(descriptor, found)
+            xattrs = read_xattrs(descriptor)
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
         if found.st_size != after.st_size or found.st_mtime_ns != after.st_mtime_ns:
             raise FileChanged
-        return found, content
+        return found, xattrs, content
 
     def _mark_gone(self, folder: bytes, name: bytes, before: Known) -> None:
         self._ledger.gone(folder, name)

@@ -50,12 +50,13 @@ def owner_ids(uid: int, gid: int, user: str, group: str) -> tuple[int, int]:
 _NONE: Mapping[bytes, bytes] = MappingProxyType({})
 
 
-def read_xattrs(path: bytes) -> Mapping[bytes, bytes]:
-    """Extended attributes of a path itself; those that may not be read are left out."""
+def read_xattrs(target: int | bytes) -> Mapping[bytes, bytes]:
+    """Extended attributes of an open file, or of a path itself; unreadable ones are left out."""
     if not hasattr(os, "listxattr"):
         return _NONE
+    follow = isinstance(target, int)
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = os.listxattr(target, follow_symlinks=follow)
     except OSError:
         return _NONE
     if not names:
@@ -63,7 +64,7 @@ def read_xattrs(path: bytes) -> Mapping[bytes, bytes]:
     found = {}
     for name in names:
         with contextlib.suppress(OSError):
-            found[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
+            found[os.fsencode(name)] = os.getxattr(target, name, follow_symlinks=follow)
     return found
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyarchiver.cas.attributes import owner_names, read_xattrs
+from pyarchiver.cas.attributes import owner_names
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.intake import Ref
 from pyarchiver.cas.rows import Batch, Known, VersionRow, join
@@ -55,13 +56,13 @@ class Ledger:
         self,
         folder: bytes,
         name: bytes,
-        where: bytes,
         found: os.stat_result,
         known: Known,
+        xattrs: Mapping[bytes, bytes],
         content: list[Ref | Hole],
         link: bytes = b"",
     ) -> None:
-        """A folder, file or link found at the absolute path `where`; `known` as it is noted."""
+        """A folder, file or link as it was found; `known` is what is to be noted of it."""
         user, group = owner_names(found.st_uid, found.st_gid)
         node = Node(
             EntryKind(known.kind),
@@ -74,9 +75,12 @@ class Ledger:
             size=known.size,
             link=link,
             hardlink=found.st_ino if found.st_nlink > 1 and not _is_folder(found) else 0,
-            xattrs=read_xattrs(where),
+            xattrs=xattrs,
         )
-        need = max((p.block for p in content if isinstance(p, Ref)), default=0)
+        need = 0
+        for part in content:
+            if isinstance(part, Ref) and part.block > need:
+                need = part.block
         self._waiting.append(Waiting(folder, name, known, node, content, need))
 
     def gone(self, folder: bytes, name: bytes) -> None:
@@ -121,6 +125,7 @@ def storable_time(nanoseconds: int) -> int:
 
 
 def _runs(content: list[Ref | Hole]) -> Content:
+    """Chunks that lie side by side in one object become one run."""
     runs: list[Run | Hole] = []
     for part in content:
         if isinstance(part, Hole):

@@ -28,7 +28,7 @@ from pyarchiver.formats.sealed import Layout
 OBJECT_MAX = 64 << 20
 # Fewer manifests than this are quicker to read than a checkpoint is to write.
 CHECKPOINT_AFTER = 8
-_LEVEL = 9
+_LEVEL = 3
 
 
 _CLOSING_SIZE = 1 << 20

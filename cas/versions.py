@@ -112,12 +112,10 @@ class Versions(Database):
         return int(row[0]) if row else None
 
     def _make_folder(self, path: bytes) -> int:
-        found = self._folder_id(path)
-        if found is not None:
-            return found
-        made = self._db.execute("INSERT INTO folders (path) VALUES (?)", (path,)).lastrowid
-        assert made is not None
-        return made
+        cursor = self._db.execute("INSERT OR IGNORE INTO folders (path) VALUES (?)", (path,))
+        folder = cursor.lastrowid if cursor.rowcount else self._folder_id(path)
+        assert folder is not None
+        return folder
 
     def add_versions(self, batch: Batch) -> int:
         """Insert versions read from objects, within a transaction of the caller.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pathspec
 
 from pyarchiver.cas.progress import Observer, show
+from pyarchiver.cas.rows import join
 from pyarchiver.formats.errors import SettingsError, SourceError
 
 Found = tuple[bytes, os.stat_result]
@@ -32,7 +33,7 @@ class Walker:
         self, source: Path, exclude: tuple[str, ...], skip: set[Path], observer: Observer
     ) -> None:
         self.root = os.fsencode(source)
-        self._skip = {os.fsencode(path) for path in skip}
+        self._skip = {(os.fsencode(path.parent), os.fsencode(path.name)) for path in skip}
         self._observer = observer
         self._excluded = _matcher(exclude)
 
@@ -64,18 +65,26 @@ class Walker:
         found: list[Found] = []
         hidden: set[bytes] = set()
         where = self.root + b"/" + path if path else self.root
+        skip = {name for folder, name in self._skip if folder == where}
         try:
-            with os.scandir(where) as entries:
-                for entry in entries:
-                    if self._skip and entry.path in self._skip:
-                        continue
-                    try:
-                        found.append((entry.name, entry.stat(follow_symlinks=False)))
-                    except FileNotFoundError:
-                        continue
-                    except OSError as error:
-                        hidden.add(entry.name)
-                        self._observer.problem(f"{show(entry.path)}: {error.strerror}; left out")
+            # Through a descriptor: looking at each file by its whole path takes twice as long.
+            descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                with os.scandir(descriptor) as entries:
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        if name in skip:
+                            continue
+                        try:
+                            found.append((name, entry.stat(follow_symlinks=False)))
+                        except FileNotFoundError:
+                            continue
+                        except OSError as error:
+                            hidden.add(name)
+                            shown = show(join(path, name))
+                            self._observer.problem(f"{shown}: {error.strerror}; left as it was")
+            finally:
+                os.close(descriptor)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and path:
                 return Folder(path, [])

@@ -138,11 +138,8 @@ class ReadKeys(ArchiveKeys):
 
     def writer(self) -> WriteKeys:
         """The half of the keys that archiving needs."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        raw = (Encoding.Raw, PublicFormat.Raw)
         mlkem, x25519 = self._private_halves
-        public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes(*raw)
+        public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
         return WriteKeys(self.archive_id, self.archive_key, public)
 
     @cached_property
