@@ -202,24 +202,18 @@ def test_unreadable_entries_stay_as_they_were(
     fill(world)
     world.write("bad", b"first")
     world.resume()
-    os_open, scandir = os.open, os.scandir
+    os_open = os.open
 
     def refuse(path: str | bytes, *args: int, **kwargs: int) -> int:
-        if os.fsencode(path).endswith(b"/bad"):
+        if os.fsencode(path).endswith((b"/bad", b"/sub")):
             raise PermissionError(13, "Permission denied")
         return os_open(path, *args, **kwargs)
-
-    def refuse_folder(path: str | bytes) -> object:
-        if os.fsencode(path).endswith(b"/sub"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
 
     world.write("bad", b"second", LONG_AGO + 1)
     world.write("new", b"new")
     (world.source / "sub" / "empty").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
-        patch.setattr(os, "scandir", refuse_folder)
         world.resume()
     assert len(world.problems) == 2
     found = contents(world.restore(exact=True)[0])

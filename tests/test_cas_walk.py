@@ -100,13 +100,13 @@ def test_an_excluded_folder_is_not_even_read(
 ) -> None:
     make(tmp_path, "cache/deep/file", "kept/file")
     read: list[bytes] = []
-    scandir = os.scandir
+    os_open = os.open
 
-    def spy(path: bytes) -> object:
+    def spy(path: bytes, flags: int) -> int:
         read.append(path)
-        return scandir(path)
+        return os_open(path, flags)
 
-    monkeypatch.setattr(os, "scandir", spy)
+    monkeypatch.setattr(os, "open", spy)
     assert listing(tmp_path, "cache/") == [b"kept", b"kept/file"]
     assert read == [os.fsencode(tmp_path), os.fsencode(tmp_path / "kept")]
 
@@ -131,14 +131,14 @@ def test_unreadable_folder_is_named_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path, "good/file", "bad/file", "z/file")
-    scandir = os.scandir
+    os_open = os.open
 
-    def refuse(path: bytes) -> object:
+    def refuse(path: bytes, flags: int) -> int:
         if path.endswith(b"/bad"):
             raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
+        return os_open(path, flags)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     walk, observer = walker(tmp_path)
     found = list(walk.folders())
     assert [folder.path for folder in found] == [b"", b"good", b"z"]
@@ -161,8 +161,8 @@ def test_entry_that_cannot_be_looked_at_is_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Unlucky:
-        def __init__(self, path: bytes) -> None:
-            self._all = list(os_scandir(path))
+        def __init__(self, descriptor: int) -> None:
+            self._all = list(os_scandir(descriptor))
 
         def __enter__(self) -> Unlucky:
             return self
@@ -171,11 +171,11 @@ def test_entry_that_cannot_be_looked_at_is_hidden(
             pass
 
         def __iter__(self) -> object:
-            return iter([Bad(entry) if entry.name == b"bad" else entry for entry in self._all])
+            return iter([Bad(entry) if entry.name == "bad" else entry for entry in self._all])
 
     class Bad:
-        def __init__(self, entry: os.DirEntry[bytes]) -> None:
-            self.name, self.path = entry.name, entry.path
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name = entry.name
 
         def stat(self, *, follow_symlinks: bool) -> os.stat_result:
             raise OSError(5, "Input/output error")
