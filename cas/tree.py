@@ -139,10 +139,13 @@ class Tree:
             descriptor = os.open(where, _CREATE, 0o600)
             try:
                 _write_all(descriptor, data, 0)
-                refused = self._dress(descriptor, node)
+                return self._dress(descriptor, node)
+            except BaseException:
+                # Half a file under its own name would be taken for somebody else's next time.
+                os.unlink(where)
+                raise
             finally:
                 os.close(descriptor)
-        return refused
 
     def begin_part(self, target: int, size: int) -> None:
         """Make the temporary file of a target that comes in pieces."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -22,7 +23,7 @@ from helpers_cas import (
     noise,
     tuned,
 )
-from pyarchiver.cas import archiver, planner
+from pyarchiver.cas import archiver, planner, tree
 from pyarchiver.cas import decrypt as decrypting
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.folder import ObjectFolder
@@ -840,3 +841,23 @@ def test_decrypt_leaves_no_file_open(world: World) -> None:
     for folder in raw:
         folder.raw.close()
     assert len(after) == len(before)
+
+
+def test_a_full_destination_leaves_no_half_file(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under its own name it would be taken for somebody else's when the restore is run again."""
+    world.write("a", b"data")
+    world.resume()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "_write_all", full)
+        with pytest.raises(DestinationError, match="No space left"):
+            world.restore(tmp_path / "full")
+    assert not (tmp_path / "full" / "a").exists()
+    again, _ = world.restore(tmp_path / "full")
+    assert contents(again) == {"a": b"data"}
+    assert not world.problems
