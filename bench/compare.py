@@ -77,23 +77,26 @@ def warm(source: Path) -> None:
 Result = dict[str, float]
 
 
-def run_pyarchiver(source: Path, work: Path) -> Result:
-    """First archive, unchanged run, restore, decrypt."""
+def run_pyarchiver(source: Path, work: Path, restore: bool) -> Result:
+    """First archive, unchanged run; restore and decrypt if asked for."""
     program = str(Path(sys.executable).with_name("pyarchiver"))
     environment = {**os.environ, "PYARCHIVER_PASSWORD": PASSWORD}
     ini, archive, cold = work / "a.ini", work / "a.archive", work / "cold"
     places = ["--source", str(source), "--storage", str(cold)]
     subprocess.run([program, "init", str(ini), "--name", "a", *places, "-q"], check=True)
-    return {
+    result = {
         "first": timed([program, "start", str(ini), "-q"], environment),
         "unchanged": timed([program, "resume", str(archive), "-q"], environment),
-        "restore": timed([program, "restore", str(archive), str(work / "out"), "-q"], environment),
-        "decrypt": timed([program, "decrypt", str(cold), str(work / "out2"), "-q"], environment),
         "stored": tree_size(cold),
     }
+    for step, read_from in (("restore", archive), ("decrypt", cold)):
+        if restore:
+            command = [program, step, str(read_from), str(work / step), "-q"]
+            result[step] = timed(command, environment)
+    return result
 
 
-def run_restic(source: Path, work: Path) -> Result:
+def run_restic(source: Path, work: Path, restore: bool) -> Result:
     """The same with restic's defaults."""
     environment = {
         **os.environ,
@@ -104,30 +107,31 @@ def run_restic(source: Path, work: Path) -> Result:
     began = time.perf_counter()
     subprocess.run(["restic", "init", "-q"], env=environment, check=True)
     made = time.perf_counter() - began
-    return {
+    result = {
         "first": made + timed(["restic", "backup", "-q", str(source)], environment),
         "unchanged": timed(["restic", "backup", "-q", str(source)], environment),
-        "restore": timed(
-            ["restic", "restore", "-q", "latest", "--target", str(work / "out")], environment
-        ),
         "stored": tree_size(work / "repo"),
     }
+    if restore:
+        command = ["restic", "restore", "-q", "latest", "--target", str(work / "out")]
+        result["restore"] = timed(command, environment)
+    return result
 
 
-def run_cp(source: Path, work: Path) -> Result:
+def run_cp(source: Path, work: Path, restore: bool) -> Result:
     """A plain copy, for scale."""
     command = ["cp", "-a", str(source), str(work / "copy")]
     return {"first": timed(command, dict(os.environ)), "stored": tree_size(source)}
 
 
-TOOLS: dict[str, Callable[[Path, Path], Result]] = {
+TOOLS: dict[str, Callable[[Path, Path, bool], Result]] = {
     "pyarchiver": run_pyarchiver,
     "restic": run_restic,
     "cp": run_cp,
 }
 
 
-def compare(source: Path, base: Path, runs: int) -> dict[str, list[Result]]:
+def compare(source: Path, base: Path, runs: int, restore: bool) -> dict[str, list[Result]]:
     """Each tool in turn, `runs` times; the first round warms the page cache and is not counted."""
     results: dict[str, list[Result]] = {}
     for number in range(runs + 1):
@@ -137,7 +141,7 @@ def compare(source: Path, base: Path, runs: int) -> dict[str, list[Result]]:
             work = Path(tempfile.mkdtemp(prefix=f"bench-{name}-", dir=base))
             try:
                 warm(source)
-                result = tool(source, work)
+                result = tool(source, work, restore)
             finally:
                 shutil.rmtree(work)
             if number:
@@ -169,7 +173,10 @@ def table(corpus: str, size: int, found: dict[str, Result]) -> str:
         lines.append(f"| {name} | {cells[0]} | {unchanged} | {cells[1]} | {cells[2]} | {stored} |")
     if "restic" in found:
         ours, theirs = found["pyarchiver"], found["restic"]
-        ratios = [f"{theirs[key] / ours[key]:.2f}x" for key in ("first", "unchanged", "restore")]
+        ratios = [
+            f"{theirs[key] / ours[key]:.2f}x" if key in ours else "-"
+            for key in ("first", "unchanged", "restore")
+        ]
         stored = f"{ours['stored'] / theirs['stored']:.2f}x"
         lines.append(
             f"| ratio to restic | {ratios[0]} | {ratios[1]} | {ratios[2]} | - | {stored} |"
@@ -184,6 +191,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data")
     parser.add_argument("--library", type=Path, default=Path(sysconfig.get_path("stdlib")).parent)
     parser.add_argument("--only", choices=["photos", "library"])
+    parser.add_argument("--no-restore", action="store_true", help="archive only")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
@@ -194,7 +202,7 @@ def main() -> None:
         corpora["library"] = options.library.resolve()
     everything = {}
     for name, source in corpora.items():
-        results = compare(source, options.data, options.runs)
+        results = compare(source, options.data, options.runs, not options.no_restore)
         everything[name] = results
         print(table(name, tree_size(source), medians(results)), flush=True)
         print()
