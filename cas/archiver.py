@@ -35,6 +35,7 @@ from pyarchiver.formats.records import RunComplete
 _RACY_NS = 2_000_000_000
 _LOOK_AGAIN = -(1 << 63)
 _READ_ATTEMPTS = 3
+_TELL_EVERY = 1 << 20
 _KINDS = {
     stat.S_IFREG: EntryKind.FILE,
     stat.S_IFDIR: EntryKind.FOLDER,
@@ -109,6 +110,7 @@ class _Run:
             self._packer.add_block, self._on_read,
         )  # fmt: skip
         self._changed = self._gone = self._read = 0
+        self._told = 0, 0
 
     def __enter__(self) -> _Run:
         return self
@@ -123,6 +125,7 @@ class _Run:
         self._begin()
         for folder in self._walker.folders():
             self._folder(folder)
+            self._tell()
             self._packer.settle()
         self._intake.flush()
         self._packer.finish()
@@ -189,7 +192,7 @@ class _Run:
                     self._mark_gone(folder.path, name, before)
                 continue
             if kind == EntryKind.FILE:
-                self._file(folder.path, name, before, racy)
+                self._file(folder.path, name, found, before, racy)
             else:
                 self._other(folder.path, name, found, before, racy, kind)
             if before and before.kind == EntryKind.FOLDER and kind != EntryKind.FOLDER:
@@ -242,17 +245,21 @@ class _Run:
         known = self._known(found, before, racy, kind)
         self._ledger.add(folder, name, found, known, read_xattrs(where), [], link)
 
-    def _file(self, folder: bytes, name: bytes, before: Known | None, racy: int) -> None:
+    def _file(
+        self, folder: bytes, name: bytes, found: os.stat_result, before: Known | None, racy: int
+    ) -> None:
         path = join(folder, name)
         where = self._where(path)
+        seen: os.stat_result | None = found
         for _ in range(_READ_ATTEMPTS):
             try:
-                found, xattrs, content = self._read_file(where)
+                found, xattrs, content = self._read_file(where, seen)
             except FileNotFoundError:
                 if before and before.kind != EntryKind.GONE:
                     self._mark_gone(folder, name, before)
                 return
             except FileChanged:
+                seen = None
                 continue
             except OSError as error:
                 self._observer.problem(f"{show(path)}: {error.strerror}; left as it was")
@@ -262,16 +269,16 @@ class _Run:
             if found.st_mtime_ns != storable_time(found.st_mtime_ns):
                 self._observer.notice(f"{show(path)}: its time is beyond the year 2262")
             self._changed += 1
-            self._observer.advance(files=1)
             return
         self._observer.problem(f"{show(path)}: it changes while being read; left for the next run")
 
     def _read_file(
-        self, where: bytes
+        self, where: bytes, seen: os.stat_result | None
     ) -> tuple[os.stat_result, Mapping[bytes, bytes], list[Ref | Hole]]:
+        """Read a file that is as it was `seen` when its folder was listed, or as it is now."""
         descriptor = os.open(where, _OPEN_FLAGS)
         try:
-            found = os.fstat(descriptor)
+            found = seen or os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise FileChanged
             content = self._intake.read(descriptor, found)
@@ -279,7 +286,11 @@ class _Run:
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        if found.st_size != after.st_size or found.st_mtime_ns != after.st_mtime_ns:
+        if (
+            found.st_mtime_ns != after.st_mtime_ns
+            or found.st_size != after.st_size
+            or found.st_ino != after.st_ino
+        ):
             raise FileChanged
         return found, xattrs, content
 
@@ -301,7 +312,13 @@ class _Run:
 
     def _on_read(self, size: int) -> None:
         self._read += size
-        self._observer.advance(read=size)
+        if self._read - self._told[1] >= _TELL_EVERY:
+            self._tell()
+
+    def _tell(self) -> None:
+        files, read = self._told
+        self._observer.advance(files=self._changed - files, read=self._read - read)
+        self._told = self._changed, self._read
 
     def _find(self, chunk_id: bytes) -> tuple[bytes, int] | None:
         return self._catalogue.find_chunk(chunk_id) if self._any_chunks else None

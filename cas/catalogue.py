@@ -8,12 +8,14 @@ killed. A manifest is staged together with the log position that it reaches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 
 from pyarchiver.cas.rows import STAGED, STORED, Batch, Head, NewObject, ObjectRow
 from pyarchiver.cas.versions import Versions
 from pyarchiver.formats import wire
+from pyarchiver.formats.errors import CatalogueError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.keys import Slot, WriteKeys
 from pyarchiver.formats.payload import CHUNK_ID_SIZE, Index
@@ -25,21 +27,48 @@ SUFFIX = ".archive"
 class Catalogue(Versions):
     """An open .archive: what was sent (objects, chunks, runs) and, inherited, all paths."""
 
+    # Slots that are still being derived from the password, while the first files are read.
+    _deriving: Future[tuple[Slot, ...]] | None = None
+
     @classmethod
     def create(
-        cls, path: Path, keys: WriteKeys, slots: Iterable[Slot], settings: dict[str, str]
+        cls,
+        path: Path,
+        keys: WriteKeys,
+        slots: tuple[Slot, ...] | Future[tuple[Slot, ...]],
+        settings: dict[str, str],
     ) -> Catalogue:
-        """The .archive of a new archive; see `make`."""
-        return cls.make(
-            path,
-            {
-                "archive_id": keys.archive_id,
-                "archive_key": keys.archive_key,
-                "public_key": keys.public_key,
-                "slots": wire.pack(list(slots)),
-                "settings": wire.pack(settings),
-            },
-        )
+        """The .archive of a new archive; see `make`. One that is `unfinished` is replaced."""
+        values = {
+            "archive_id": keys.archive_id,
+            "archive_key": keys.archive_key,
+            "public_key": keys.public_key,
+            "settings": wire.pack(settings),
+        }
+        if isinstance(slots, Future):
+            made = cls.make(path, values, replaces=cls.unfinished)
+            made._deriving = slots
+        else:
+            values["slots"] = wire.pack(slots)
+            made = cls.make(path, values, replaces=cls.unfinished)
+        return made
+
+    @classmethod
+    def unfinished(cls, path: Path) -> bool:
+        """Whether this is an .archive whose `start` ended before it had slots: it holds nothing."""
+        try:
+            with cls.open(path, write=False) as found:
+                return not found.config("slots")
+        except CatalogueError:
+            return False
+
+    def close(self) -> None:
+        """Close the file, with its slots."""
+        try:
+            if self._deriving and not self._deriving.exception():
+                self._keep_slots(self._deriving.result())
+        finally:
+            super().close()
 
     @property
     def keys(self) -> WriteKeys:
@@ -50,7 +79,18 @@ class Catalogue(Versions):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The key slots that go into every header."""
-        return tuple(wire.unpack(self._config["slots"]))
+        if self._deriving:
+            self._keep_slots(self._deriving.result())
+        packed = self.config("slots")
+        if not packed:
+            raise CatalogueError(
+                f"the start of {self.path} was interrupted before anything was sent: start it again"
+            )
+        return tuple(wire.unpack(packed))
+
+    def _keep_slots(self, slots: tuple[Slot, ...]) -> None:
+        self.configure(slots=wire.pack(slots))
+        self._deriving = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -120,12 +160,17 @@ class Catalogue(Versions):
 
     # Objects
 
-    def stage(self, new: NewObject, batch: Batch) -> int:
-        """Commit a pack whose spool file is durable, its chunks, and the files it completes."""
+    def stage(self, new: NewObject, batch: Batch, secured: Callable[[], None]) -> int:
+        """Commit a pack, its chunks, and the files it completes.
+
+        `secured` returns when the pack's spool file is durable, or raises; the rows, which take
+        long as well, are written meanwhile.
+        """
         with self.transaction():
             object_row = self.add_object(new, STAGED)
             self.add_chunks(object_row, new.indexes)
             self._record(batch)
+            secured()
         return object_row
 
     def record(self, batch: Batch) -> None:
@@ -227,16 +272,18 @@ class Catalogue(Versions):
 
         Sorted by id, so that the table's pages are filled in order.
         """
-        rows: list[tuple[bytes, int, int]] = []
-        for body in bodies:
-            ids = Index.decode(body).ids
-            first = len(rows)
-            rows += [
-                (ids[at : at + CHUNK_ID_SIZE], object_row, first + number)
-                for number, at in enumerate(range(0, len(ids), CHUNK_ID_SIZE))
-            ]
-        rows.sort()
-        self._db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", rows)
+        ids = [
+            body_ids[at : at + CHUNK_ID_SIZE]
+            for body_ids in (Index.decode(body).ids for body in bodies)
+            for at in range(0, len(body_ids), CHUNK_ID_SIZE)
+        ]
+        self._db.executemany(
+            "INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)",
+            (
+                (bytearray(id_), object_row, ordinal)
+                for id_, ordinal in sorted(zip(ids, range(len(ids)), strict=True))
+            ),
+        )
 
     def find_chunk(self, chunk_id: bytes) -> tuple[bytes, int] | None:
         """(object id, ordinal) of a chunk in a staged or stored pack."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -24,7 +25,7 @@ def archive_path(settings: Settings, folder: Path) -> Path:
 
 def check(settings: Settings, archive: Path) -> Settings:
     """All that can be checked without writing; returns the settings with the source resolved."""
-    if archive.exists():
+    if archive.exists() and not Catalogue.unfinished(archive):
         raise CatalogueError(
             f"{archive} is already there: pyarchiver resume {archive} continues it"
         )
@@ -49,13 +50,20 @@ def create(
     """A new .archive, open for writing, and its recovery code, which nothing else keeps.
 
     `announce` is given the code before the .archive is there, so that none exists whose code
-    could not be shown.
+    could not be shown. The password's key takes a second of one core to derive, as it should:
+    the caller may read and compress meanwhile.
     """
     open_storage(settings.url).prepare()
     secret = os.urandom(recovery.SECRET_SIZE)
     own = keys.new_keys()
-    slots = (keys.password_slot(own, password), keys.recovery_slot(own, secret))
     code = recovery.encode(secret)
     if announce:
         announce(code)
+
+    def derive() -> tuple[keys.Slot, ...]:
+        return keys.password_slot(own, password), keys.recovery_slot(own, secret)
+
+    pool = ThreadPoolExecutor(1, "keys")
+    slots = pool.submit(derive)
+    pool.shutdown(wait=False)
     return Catalogue.create(archive, own.writer(), slots, settings.values()), code

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -66,17 +67,20 @@ class Database:
         self._config: dict[str, bytes] = dict(connection.execute("SELECT name, value FROM config"))
 
     @classmethod
-    def make(cls, path: Path, values: dict[str, bytes]) -> Self:
-        """A new .archive at `path`, mode 0600, with configuration `values`; it must not exist.
+    def make(cls, path: Path, values: dict[str, bytes], replaces: Callable[[Path], bool]) -> Self:
+        """A new .archive at `path`, mode 0600, with configuration `values`.
 
-        It is made beside and renamed, so that an .archive is always a whole one.
+        One that is there already stays, unless `replaces` says yes to it. The new one is made
+        beside and renamed, so that an .archive is always a whole one.
         """
         lock = _lock(path)
-        new = path.with_name(path.name + ".new")
+        new = _beside(path, ".new")
         try:
-            if path.exists():
+            if path.exists() and not replaces(path):
                 raise CatalogueError(f"{path} is already there: pyarchiver resume continues it")
-            new.unlink(missing_ok=True)
+            # A log left by a killed process would be replayed into the new file.
+            for old in (path, _beside(path, "-wal"), _beside(path, "-shm"), new):
+                old.unlink(missing_ok=True)
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             connection = _connect(new, "rw")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -152,6 +156,10 @@ class Database:
     def config(self, name: str) -> bytes:
         """A configuration value, empty where it was never set."""
         return self._config.get(name, b"")
+
+
+def _beside(path: Path, end: str) -> Path:
+    return path.with_name(path.name + end)
 
 
 def _cannot_write(error: sqlite3.DatabaseError) -> CatalogueError:

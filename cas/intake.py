@@ -89,6 +89,7 @@ class Intake:
             seed=keys.chunker_seed,
         )
         self._min, self._max = chunk_size // 4, chunk_size * 4
+        self._small = min(self._min, SPARSE_MIN - 1)
         self._find = find
         self._take = take
         self._hand_over = hand_over
@@ -101,6 +102,9 @@ class Intake:
 
         Raises FileChanged where it has fewer bytes, OSError where it cannot be read.
         """
+        size = found.st_size
+        if 0 < size <= self._small:
+            return [self._whole(descriptor, 0, size)]
         content: list[Ref | Hole] = []
         for start, end, data in _extents(descriptor, found):
             if not data:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pyarchiver.cas.attributes import owner_names
 from pyarchiver.cas.catalogue import Catalogue
@@ -24,18 +25,21 @@ from pyarchiver.formats.entry import (
 )
 
 GONE = Known(0, int(EntryKind.GONE), 0, 0, 0, 0)
+_KINDS = {int(kind): kind for kind in EntryKind}
+_TIME_MIN, _TIME_MAX = 1 - (1 << 63), (1 << 63) - 1
 
 
-@dataclass(slots=True)
-class Waiting:
-    """A path whose entry is due once block `need` is packed."""
+class Waiting(NamedTuple):
+    """A path whose entry is due once block `need` is packed; `found` is None where it is gone."""
 
     folder: bytes
     name: bytes
     known: Known
-    node: Node
-    content: list[Ref | Hole]
-    need: int
+    found: os.stat_result | None = None
+    xattrs: Mapping[bytes, bytes] = MappingProxyType({})
+    content: Sequence[Ref | Hole] = ()
+    link: bytes = b""
+    need: int = 0
 
 
 class Ledger:
@@ -63,29 +67,15 @@ class Ledger:
         link: bytes = b"",
     ) -> None:
         """A folder, file or link as it was found; `known` is what is to be noted of it."""
-        user, group = owner_names(found.st_uid, found.st_gid)
-        node = Node(
-            EntryKind(known.kind),
-            stat.S_IMODE(found.st_mode),
-            storable_time(found.st_mtime_ns),
-            found.st_uid,
-            found.st_gid,
-            user,
-            group,
-            size=known.size,
-            link=link,
-            hardlink=found.st_ino if found.st_nlink > 1 and not _is_folder(found) else 0,
-            xattrs=xattrs,
-        )
         need = 0
         for part in content:
             if isinstance(part, Ref) and part.block > need:
                 need = part.block
-        self._waiting.append(Waiting(folder, name, known, node, content, need))
+        self._waiting.append(Waiting(folder, name, known, found, xattrs, content, link, need))
 
     def gone(self, folder: bytes, name: bytes) -> None:
         """A path that is there no longer."""
-        self._waiting.append(Waiting(folder, name, GONE, Node(EntryKind.GONE), [], 0))
+        self._waiting.append(Waiting(folder, name, GONE))
 
     @property
     def waiting(self) -> int:
@@ -101,47 +91,61 @@ class Ledger:
         return entries, batch
 
     def _release(self, due: Waiting, entries: list[bytes], batch: Batch) -> None:
-        node = due.node
-        if node.kind == EntryKind.FILE:
-            parts = [(p.id, p.length) if isinstance(p, Ref) else p.length for p in due.content]
-            file_hash = hash_content(self._file_key, node.size, parts)
-            node = node._replace(file_hash=file_hash, content=_runs(due.content))
-        fields = encode_node(node)
-        known = due.known
+        folder, name, known = due[:3]
+        fields = encode_node(self._node(due))
         if not known.version or self._catalogue.fields(known.version) != fields:
-            self._sequence += 1
-            batch.versions.append(
-                VersionRow(self._sequence, due.folder, due.name, self._run, int(node.kind), fields)
-            )
-            known = known._replace(version=self._sequence)
-            path = join(due.folder, due.name)
-            entries.append(encode_entry(path, self._run, self._sequence, fields))
-        batch.paths.append((due.folder, due.name, known))
+            self._sequence = sequence = self._sequence + 1
+            batch.versions.append(VersionRow(sequence, folder, name, self._run, known.kind, fields))
+            known = Known(sequence, *known[1:])
+            entries.append(encode_entry(join(folder, name), self._run, sequence, fields))
+        batch.paths.append((folder, name, known))
+
+    def _node(self, due: Waiting) -> Node:
+        found, known = due.found, due.known
+        if found is None:
+            return Node(EntryKind.GONE)
+        kind, uid, gid = _KINDS[known.kind], found.st_uid, found.st_gid
+        file_hash = b""
+        content: Content = ()
+        if kind == EntryKind.FILE:
+            parts = [(p.id, p.length) if isinstance(p, Ref) else p.length for p in due.content]
+            file_hash = hash_content(self._file_key, known.size, parts)
+            content = _runs(due.content)
+        return Node(
+            kind,
+            stat.S_IMODE(found.st_mode),
+            storable_time(found.st_mtime_ns),
+            uid,
+            gid,
+            *owner_names(uid, gid),
+            known.size,
+            file_hash,
+            content,
+            due.link,
+            found.st_ino if found.st_nlink > 1 and kind != EntryKind.FOLDER else 0,
+            due.xattrs,
+        )
 
 
 def storable_time(nanoseconds: int) -> int:
     """A time within the years 1678 to 2262, which 64 bits of nanoseconds can hold."""
-    return max(1 - (1 << 63), min(nanoseconds, (1 << 63) - 1))
+    if _TIME_MIN <= nanoseconds <= _TIME_MAX:
+        return nanoseconds
+    return _TIME_MIN if nanoseconds < 0 else _TIME_MAX
 
 
-def _runs(content: list[Ref | Hole]) -> Content:
+def _runs(content: Sequence[Ref | Hole]) -> Content:
     """Chunks that lie side by side in one object become one run."""
     runs: list[Run | Hole] = []
+    object_id, first, end = b"", 0, 0
     for part in content:
-        if isinstance(part, Hole):
-            runs.append(part)
-            continue
-        last = runs[-1] if runs else None
-        if (
-            isinstance(last, Run)
-            and last.object_id == part.object_id
-            and last.first + last.count == part.ordinal
-        ):
-            runs[-1] = Run(last.object_id, last.first, last.count + 1)
+        if isinstance(part, Ref) and part.ordinal == end and part.object_id == object_id:
+            end += 1
+            runs[-1] = Run(object_id, first, end - first)
+        elif isinstance(part, Ref):
+            object_id, first, end = part.object_id, part.ordinal, part.ordinal + 1
+            runs.append(Run(object_id, first, 1))
         else:
-            runs.append(Run(part.object_id, part.ordinal, 1))
+            object_id = b""
+            runs.append(part)
     return tuple(runs)
-
-
-def _is_folder(found: os.stat_result) -> bool:
-    return stat.S_ISDIR(found.st_mode)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.objectfile import ObjectFile
-from pyarchiver.cas.rows import Head, NewObject
+from pyarchiver.cas.rows import Head, NewObject, join
 from pyarchiver.cas.version import PROGRAM
 from pyarchiver.formats.aead import suite_named
 from pyarchiver.formats.block import compressor
@@ -173,17 +173,18 @@ class Log:
             after = replace(after, object=row.id)
             yield _Unit(records, after.version, after.object)
         entries: list[bytes] = []
-        size = 0
-        for version in self._catalogue.versions(after.version):
-            entry = encode_entry(version.path, version.run, version.sequence, version.fields)
+        size = last = 0
+        for sequence, folder, name, run, _, fields in self._catalogue.versions(after.version):
+            entry = encode_entry(join(folder, name), run, sequence, fields)
             if entries and size + len(entry) > ENTRIES_RAW:
+                after = replace(after, version=last)
                 yield self._entries_unit(entries, after)
                 entries, size = [], 0
             entries.append(entry)
             size += len(entry)
-            after = replace(after, version=version.sequence)
+            last = sequence
         if entries:
-            yield self._entries_unit(entries, after)
+            yield self._entries_unit(entries, replace(after, version=last))
 
     def _entries_unit(self, entries: list[bytes], after: Head) -> _Unit:
         records = [

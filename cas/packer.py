@@ -66,6 +66,7 @@ class ClosingPack:
 
     pack: OpenPack
     indexes: tuple[bytes, ...]
+    written: Future[None]
     secured: Future[None]
 
 
@@ -89,7 +90,6 @@ class Packer:
         self._suite = suite_named(settings.suite)
         self._pack_size = settings.pack_size
         self._keys = catalogue.keys
-        self._slots = catalogue.slots
         self._on_staged = on_staged
         self._write_manifest = write_manifest
         self._press = Press(settings.compression)
@@ -174,7 +174,7 @@ class Packer:
 
     def _new_pack(self) -> OpenPack:
         self._progress(wait_for=IN_FLIGHT_MAX)
-        header, key = new_header(self._suite, self._keys, self._slots, Kind.PACK)
+        header, key = new_header(self._suite, self._keys, self._catalogue.slots, Kind.PACK)
         name = object_name(header.archive_id, Kind.PACK, 0, header.object_id)
         file = ObjectFile(self._courier.spool, name, header, key)
         layout = Layout(len(header.raw), self._suite.tag)
@@ -231,7 +231,7 @@ class Packer:
 
         written = self._writer.submit(write)
         secured = self._courier.secure(pack.file, written)
-        self._closing.append(ClosingPack(pack, tuple(indexes), secured))
+        self._closing.append(ClosingPack(pack, tuple(indexes), written, secured))
         self._open = None
 
     def _progress(self, wait_for: int | None = None) -> None:
@@ -240,7 +240,6 @@ class Packer:
             closing = self._closing[0]
             if not closing.secured.done() and (wait_for is None or len(self._closing) <= wait_for):
                 break
-            closing.secured.result()
             self._stage(closing)
             self._closing.popleft()
         self._courier.collect(wait_for)
@@ -250,11 +249,12 @@ class Packer:
 
     def _stage(self, closing: ClosingPack) -> None:
         pack = closing.pack
+        closing.written.result()
         new = NewObject(
             pack.header.object_id, pack.name, Kind.PACK, 0, self._run,
             pack.file.size, pack.file.blake3, pack.header.raw, closing.indexes,
         )  # fmt: skip
-        row = self._catalogue.stage(new, pack.batch)
+        row = self._catalogue.stage(new, pack.batch, closing.secured.result)
         self._courier.send(row, pack.name, pack.file.size)
         self._unlogged += 1
         for body in closing.indexes:

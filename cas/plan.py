@@ -107,7 +107,7 @@ class Plan:
                     found.missing.append(name)
                 continue
             row, chunk_map = known
-            for block, first, count in chunk_map.pieces(part.first, part.count):
+            for block, first, count in chunk_map.pieces(part.first, part.chunks):
                 lengths = chunk_map.lengths[first : first + count]
                 ids = (chunk_map.chunk_id(ordinal) for ordinal in range(first, first + count))
                 found.chunks += zip(ids, lengths, strict=True)

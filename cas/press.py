@@ -6,6 +6,8 @@ when all are under way the producer must wait. That bounds the pipeline's memory
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import queue
 import sys
@@ -53,7 +55,7 @@ class Press:
             if self._made == SLOTS:
                 return None
             self._made += 1
-            return Slot(*(memoryview(bytearray(BLOCK_RAW_MAX)) for _ in range(2)))
+            return _slot()
 
     def give_back(self, slot: Slot) -> None:
         """The block in this slot has been written."""
@@ -83,6 +85,15 @@ class Press:
         if found is None:
             found = self._local.compressor = compressor(self._level, BLOCK_RAW_MAX)
         return found
+
+
+def _slot() -> Slot:
+    memory = mmap.mmap(-1, 2 * BLOCK_RAW_MAX)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    view = memoryview(memory)
+    return Slot(view[:BLOCK_RAW_MAX], view[BLOCK_RAW_MAX:])
 
 
 def _step_back() -> None:

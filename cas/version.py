@@ -2,7 +2,5 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
-VERSION = metadata.version("pyarchiver")
+VERSION = "0.1.0"
 PROGRAM = f"pyarchiver {VERSION}"

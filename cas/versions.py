@@ -97,14 +97,18 @@ class Versions(Database):
         return int(row[0]), int(row[1])
 
     def _record(self, batch: Batch) -> None:
+        # A third less time with bytearray: for bytes the module first looks for an adapter.
         folders = {folder: self._make_folder(folder) for folder in _folders(batch)}
         self._db.executemany(
             "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
-            [(v[0], folders[v[1]], *v[2:]) for v in batch.versions],
+            (
+                (v[0], folders[v[1]], bytearray(v[2]), v[3], v[4], bytearray(v[5]))
+                for v in batch.versions
+            ),
         )
         self._db.executemany(
             "REPLACE INTO paths VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(folders[folder], name, *known) for folder, name, known in batch.paths],
+            ((folders[folder], bytearray(name), *known) for folder, name, known in batch.paths),
         )
 
     def _folder_id(self, path: bytes) -> int | None:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pathspec
-
 from pyarchiver.cas.progress import Observer, show
 from pyarchiver.cas.rows import join
 from pyarchiver.formats.errors import SettingsError, SourceError
@@ -121,6 +119,8 @@ def path_matcher(patterns: Iterable[str], where: str) -> Callable[[bytes], bool]
 
     Raises SettingsError, naming `where` they stand, for patterns that are none.
     """
+    import pathspec  # takes longer than all the rest here, and few archives leave anything out
+
     try:
         spec = pathspec.GitIgnoreSpec.from_lines(patterns)
     except ValueError as error:

@@ -49,9 +49,9 @@ class _Commands(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        from importlib import metadata
+        from pyarchiver.cas.version import PROGRAM
 
-        click.echo(f"pyarchiver {metadata.version('pyarchiver')}")
+        click.echo(PROGRAM)
         ctx.exit()
 
 

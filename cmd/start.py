@@ -22,7 +22,7 @@ def command(console: Console, ini: Path, password_file: Path | None, weak_passwo
     Makes NAME.archive beside INI, which is then no longer needed. Prints the recovery code, once:
     it opens the archive if the password is lost.
     """
-    from pyarchiver.cas import archiver, create
+    from pyarchiver.cas import create
     from pyarchiver.cas.settings import read_ini
 
     settings = read_ini(ini)
@@ -31,5 +31,8 @@ def command(console: Console, ini: Path, password_file: Path | None, weak_passwo
     password = new_password(console, password_file, weak_password)
     catalogue, code = create.create(settings, archive, password, console.recovery_code)
     with catalogue:
+        # While the password's key is being derived: this takes long as well.
+        from pyarchiver.cas import archiver
+
         result = archiver.resume(catalogue, console)
     return report(console, archive, result, recovery_code=code)

@@ -31,6 +31,7 @@ SIZE_MAX = 1 << 62
 NUMBER_END = 1 << 56
 # Impossible entries in one record before the rest of it is not worth a look.
 _BAD_MAX = 100
+_SIZE, _HOLE, _CHUNK = struct.Struct("<Q"), struct.Struct("<BQ"), struct.Struct("<BI")
 _FIELDS = (
     "kind", "mode", "mtime", "uid", "gid", "user", "group",
     "size", "hash", "runs", "link", "hardlink", "xattr",
@@ -46,13 +47,14 @@ class EntryKind(IntEnum):
     GONE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """`count` chunks of one object, from ordinal `first` on."""
+# Named tuples rather than dataclasses, here and below: some are made for every file, and cost a
+# fifth.
+class Run(NamedTuple):
+    """So many chunks of one object, from ordinal `first` on."""
 
     object_id: bytes
     first: int
-    count: int
+    chunks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,6 @@ class Hole:
 Content = tuple[Run | Hole, ...]
 
 
-# Named tuples rather than dataclasses: one is made for every file, and costs a fifth.
 class Node(NamedTuple):
     """What stands at a path: all of an entry but path, run and sequence.
 
@@ -99,20 +100,22 @@ class Entry(NamedTuple):
 
 def encode_node(node: Node) -> bytes:
     """The fields of an entry as a msgpack map; equal nodes give equal bytes."""
-    fields: dict[str, Any] = {"kind": int(node.kind)}
-    if node.kind != EntryKind.GONE:
-        fields |= {"mode": node.mode, "mtime": node.mtime, "uid": node.uid, "gid": node.gid}
-        if node.user:
-            fields["user"] = node.user
-        if node.group:
-            fields["group"] = node.group
-    if node.kind == EntryKind.FILE:
-        fields |= {"size": node.size, "hash": node.file_hash}
-        fields["runs"] = [
-            [part.object_id, part.first, part.count] if isinstance(part, Run) else part.length
-            for part in node.content
-        ]
-    elif node.kind == EntryKind.SYMLINK:
+    kind = node.kind
+    if kind == EntryKind.GONE:
+        return wire.pack({"kind": kind})
+    fields: dict[str, Any] = {
+        "kind": kind, "mode": node.mode, "mtime": node.mtime, "uid": node.uid, "gid": node.gid,
+    }  # fmt: skip
+    if node.user:
+        fields["user"] = node.user
+    if node.group:
+        fields["group"] = node.group
+    if kind == EntryKind.FILE:
+        fields["size"] = node.size
+        fields["hash"] = node.file_hash
+        # A run is a tuple, and so becomes an array.
+        fields["runs"] = [p.length if isinstance(p, Hole) else p for p in node.content]
+    elif kind == EntryKind.SYMLINK:
         fields["link"] = node.link
     if node.hardlink:
         fields["hardlink"] = node.hardlink
@@ -128,7 +131,8 @@ def decode_node(data: bytes) -> Node:
 
 def encode_entry(path: bytes, run: int, sequence: int, fields: bytes) -> bytes:
     """An entry, from fields already encoded."""
-    return b"\x94" + wire.pack(path) + wire.pack(run) + wire.pack(sequence) + fields
+    # The array's head says four: the fields, packed before, are the last of them.
+    return b"\x94" + wire.pack((path, run, sequence))[1:] + fields
 
 
 def _entry(value: object) -> Entry:
@@ -197,13 +201,13 @@ def hash_content(file_key: bytes, size: int, parts: Iterable[tuple[bytes, int] |
 
     Covers every byte through the chunk ids, and needs none of them read again.
     """
-    hasher = blake3(struct.pack("<Q", size), key=file_key)
+    packed = [_SIZE.pack(size)]
     for part in parts:
         if isinstance(part, int):
-            hasher.update(struct.pack("<BQ", 0, part))
+            packed.append(_HOLE.pack(0, part))
         else:
-            hasher.update(struct.pack("<BI", 1, part[1]) + part[0])
-    return hasher.digest()
+            packed += (_CHUNK.pack(1, part[1]), part[0])
+    return blake3(b"".join(packed), key=file_key).digest()
 
 
 def entry_records(

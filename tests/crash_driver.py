@@ -132,8 +132,8 @@ def forked(action: Callable[[], int]) -> int:
 
 
 def run_on(place: Place) -> archiver.RunResult | None:
-    """What a user does: resume where there is an archive, start otherwise."""
-    if place.archive.exists():
+    """What a user does: resume where there is an archive that holds anything, start otherwise."""
+    if place.archive.exists() and not Catalogue.unfinished(place.archive):
         return place.resume()
     place.start(SIZES)
     return None

@@ -195,7 +195,7 @@ def describe_entry(entry: Entry) -> Json:
         "content": [
             {"hole": part.length}
             if isinstance(part, Hole)
-            else {"object": part.object_id.hex(), "first": part.first, "count": part.count}
+            else {"object": part.object_id.hex(), "first": part.first, "count": part.chunks}
             for part in node.content
         ],
         "link": node.link.hex(),

@@ -193,7 +193,7 @@ def file_node(written: Written, path: bytes, content: Content, chunks: list[byte
             restored += bytes(part.length)
             parts.append(part.length)
             continue
-        for chunk in chunks[part.first : part.first + part.count]:
+        for chunk in chunks[part.first : part.first + part.chunks]:
             restored += chunk
             parts.append((KEYS.chunk_id(chunk), len(chunk)))
     digest = hash_content(KEYS.file_key, len(restored), parts)

@@ -66,6 +66,10 @@ def new(number: int, kind: Kind = Kind.PACK, size: int = 100, log: int = 0,
     )
 
 
+def durable() -> None:
+    """The spool file is on the disk."""
+
+
 def batch(*states: tuple[int, bytes, int, EntryKind], size: int = 5) -> Batch:
     """Versions: (sequence, path, run, kind)."""
     made = Batch()
@@ -119,7 +123,7 @@ def test_only_the_owner_may_read_it(path: Path) -> None:
 
 def test_one_file_at_rest(path: Path, tmp_path: Path) -> None:
     with Catalogue.create(path, KEYS, SLOTS, SETTINGS) as made:
-        made.stage(new(1, indexes=(index(chunk(1)),)), batch((1, b"a", 1, FILE)))
+        made.stage(new(1, indexes=(index(chunk(1)),)), batch((1, b"a", 1, FILE)), durable)
     left = {file.name for file in path.parent.iterdir()} - {"photos.archive.lock"}
     assert left == {"photos.archive"}
     copy = tmp_path / "copy.archive"
@@ -156,7 +160,7 @@ def test_one_writer_and_any_readers(path: Path) -> None:
         assert open_elsewhere(path) == "BusyError"
         with Catalogue.open(path, write=False) as one, Catalogue.open(path, write=False) as two:
             writer.begin_run(1)
-            writer.stage(new(1, indexes=(index(chunk(1)),)), batch((1, b"a", 1, FILE)))
+            writer.stage(new(1, indexes=(index(chunk(1)),)), batch((1, b"a", 1, FILE)), durable)
             assert one.last_version() == two.last_version() == 1
             # A reader that closes must not drop the writer's lock.
             two.close()
@@ -267,7 +271,7 @@ def test_read_only_file_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_error_within_a_transaction_undoes_it(catalogue: Catalogue) -> None:
     catalogue.record(batch((1, b"a", 1, FILE)))
     with pytest.raises(CatalogueError):
-        catalogue.stage(new(1, indexes=(index(chunk(1)),)), batch((1, b"again", 1, FILE)))
+        catalogue.stage(new(1, indexes=(index(chunk(1)),)), batch((1, b"again", 1, FILE)), durable)
     assert catalogue.objects() == []
     assert catalogue.find_chunk(chunk(1)) is None
     assert b"again" not in catalogue.folder(b"")
@@ -282,7 +286,7 @@ def test_staged_then_stored(path: Path) -> None:
     with Catalogue.create(path, KEYS, SLOTS, SETTINGS) as made:
         assert not made.has_chunks()
         body = index(chunk(9), chunk(3), chunk(5))
-        row = made.stage(new(1, size=77, indexes=(body,)), batch((1, b"d/a", 1, FILE)))
+        row = made.stage(new(1, size=77, indexes=(body,)), batch((1, b"d/a", 1, FILE)), durable)
     with Catalogue.open(path, write=True) as opened:
         (staged,) = opened.staged()
         assert (staged.id, staged.state, staged.size) == (row, STAGED, 77)
@@ -301,22 +305,22 @@ def test_staged_then_stored(path: Path) -> None:
 
 
 def test_staged_come_oldest_first(catalogue: Catalogue) -> None:
-    rows = [catalogue.stage(new(number), Batch()) for number in (5, 3, 9, 1)]
+    rows = [catalogue.stage(new(number), Batch(), durable) for number in (5, 3, 9, 1)]
     catalogue.stored(rows[1])
     assert [row.id for row in catalogue.staged()] == [rows[0], rows[2], rows[3]]
 
 
 def test_no_name_or_id_twice(catalogue: Catalogue) -> None:
-    catalogue.stage(new(1), Batch())
+    catalogue.stage(new(1), Batch(), durable)
     with pytest.raises(CatalogueError):
-        catalogue.stage(new(1), Batch())
+        catalogue.stage(new(1), Batch(), durable)
     assert len(catalogue.objects()) == 1
 
 
 def test_the_first_place_of_a_chunk_stays(catalogue: Catalogue) -> None:
     first = index(chunk(1), chunk(2))
-    catalogue.stage(new(1, indexes=(first,)), Batch())
-    catalogue.stage(new(2, indexes=(index(chunk(3), chunk(2)), index(chunk(4)))), Batch())
+    catalogue.stage(new(1, indexes=(first,)), Batch(), durable)
+    catalogue.stage(new(2, indexes=(index(chunk(3), chunk(2)), index(chunk(4)))), Batch(), durable)
     one, two = (1).to_bytes(16, "big"), (2).to_bytes(16, "big")
     assert catalogue.find_chunk(chunk(2)) == (one, 1)
     assert catalogue.find_chunk(chunk(3)) == (two, 0)
@@ -356,7 +360,7 @@ def test_runs_that_found_nothing_are_forgotten(catalogue: Catalogue) -> None:
 
 
 def test_objects_after_a_position(catalogue: Catalogue) -> None:
-    rows = [catalogue.stage(new(number), Batch()) for number in range(1, 5)]
+    rows = [catalogue.stage(new(number), Batch(), durable) for number in range(1, 5)]
     assert [row.id for row in catalogue.objects(Kind.PACK, after=rows[1])] == rows[2:]
 
 

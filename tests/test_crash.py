@@ -285,6 +285,12 @@ def big_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def next_command(ini: Path, archive: Path) -> list[str | Path]:
+    """What a user runs next: resume, which says so where start is to be run again."""
+    holds = archive.exists() and not Catalogue.unfinished(archive)
+    return ["resume", archive] if holds else ["start", ini]
+
+
 def test_killed_at_random_moments(tmp_path: Path, big_source: Path) -> None:
     """kill -9 of the real program, again and again; then everything is there, once."""
     chosen = random.Random(20240229)
@@ -297,7 +303,7 @@ def test_killed_at_random_moments(tmp_path: Path, big_source: Path) -> None:
     ini.write_text(ini.read_text().replace("pack size = 232 MiB", "pack size = 16 MiB"))
     killed = 0
     for attempt in range(10):
-        command: list[str | Path] = ["resume", archive] if archive.exists() else ["start", ini]
+        command = next_command(ini, archive)
         process = subprocess.Popen(
             [PROGRAM, *command, "-q"],
             stdin=subprocess.DEVNULL,
@@ -315,7 +321,7 @@ def test_killed_at_random_moments(tmp_path: Path, big_source: Path) -> None:
             process.communicate()
             killed += 1
     assert killed
-    command = ["resume", archive] if archive.exists() else ["start", ini]
+    command = next_command(ini, archive)
     done = run_program(*command, PYARCHIVER_PASSWORD=PASSWORD)
     assert done.returncode == 0, done.stderr
     with Catalogue.open(archive, write=False) as catalogue:

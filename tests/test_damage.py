@@ -229,7 +229,7 @@ def _whole_before(made: Made, pack: Path, size: int) -> tuple[set[str], set[str]
             path = os.fsdecode(version.path)
             touched.add(path)
             blocks = {
-                block for run in here for block, _, _ in chunk_map.pieces(run.first, run.count)
+                block for run in here for block, _, _ in chunk_map.pieces(run.first, run.chunks)
             }
             placed = [chunk_map.blocks[block] for block in blocks]
             if all(p.offset + FRAME_SIZE + p.length <= end for p in placed):
@@ -331,7 +331,7 @@ def _undamaged(made: Made, pack: Path, start: int, end: int) -> set[str]:
             for part in decode_node(version.fields).content:
                 if not isinstance(part, Run) or part.object_id != row.object_id:
                     continue
-                for block, _, _ in chunk_map.pieces(part.first, part.count):
+                for block, _, _ in chunk_map.pieces(part.first, part.chunks):
                     placed = chunk_map.blocks[block]
                     if placed.offset < high and placed.offset + FRAME_SIZE + placed.length > low:
                         damaged.add(os.fsdecode(version.path))
