@@ -117,6 +117,13 @@ class LocalStorage:
                 if item.is_file(follow_symlinks=False):
                     yield Stored(item.name, item.stat(follow_symlinks=False).st_size)
 
+    def look(self, name: str) -> Stored:
+        """From the file system."""
+        return Stored(name, self.size(name))
+
+    def thaw(self, name: str, days: int, tier: str) -> None:
+        """Nothing: a disk is always warm."""
+
     def delete(self, name: str) -> None:
         """Unlink and fsync the folder."""
         with _storage_errors(f"object {name}"):

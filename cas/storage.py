@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -14,19 +15,44 @@ from urllib.parse import urlsplit
 from pyarchiver.formats.errors import SettingsError
 
 
+class Heat(StrEnum):
+    """Whether an object can be read now."""
+
+    WARM = "warm"
+    """At once, always."""
+    COLD = "cold"
+    """Only after a thaw."""
+    THAWING = "thawing"
+    """A thaw was asked for and is under way."""
+    THAWED = "thawed"
+    """At once, until it becomes cold again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One object in a listing: its name and size in bytes."""
+    """One object as the storage tells of it.
+
+    `size` in bytes, None where the storage does not say. `until` in seconds since 1970, None
+    where it does not say: of a thawing object about when it can be read, of a thawed one until
+    when. `checksums`: (algorithm as hashlib names it, lower-case hex) of the whole object.
+    """
 
     name: str
-    size: int
+    size: int | None
+    heat: Heat = Heat.WARM
+    until: float | None = None
+    checksums: tuple[tuple[str, str], ...] = ()
 
 
 class Readable(Protocol):
     """What reading needs. All failures are StorageError; a missing object is MissingError."""
 
     def get_into(self, name: str, start: int, into: memoryview) -> int:
-        """Fill `into` with the object's bytes from `start` on; returns how many there were."""
+        """Fill `into` with the object's bytes from `start` on; returns how many there were.
+
+        ColdError where the object must be thawed first. A connection that is lost in the middle
+        is made again: the caller sees all bytes, or an error.
+        """
 
     def size(self, name: str) -> int:
         """The object's size in bytes."""
@@ -56,7 +82,17 @@ class Storage(Readable, Protocol):
         """
 
     def list(self) -> Iterator[Stored]:
-        """All files in the place, ours and others, in no particular order."""
+        """All files in the place, ours and others, in no particular order. Reads no object."""
+
+    def look(self, name: str) -> Stored:
+        """One object, without reading it and without asking for a thaw; MissingError."""
+
+    def thaw(self, name: str, days: int, tier: str) -> None:
+        """Ask for a cold object to become readable for `days`, by the way that `tier` names.
+
+        Idempotent, and no second charge: asking again while it is thawing, thawed or warm does
+        nothing. Where the storage fixes days or tier, they are ignored.
+        """
 
     def delete(self, name: str) -> None:
         """Remove an object durably. Idempotent: a missing one is no error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from pyarchiver.formats.errors import ArchiverError, SettingsError
+from pyarchiver.formats.errors import ArchiverError, ColdError, SettingsError
 
 
 class Exit(IntEnum):
@@ -30,4 +30,9 @@ MEANING = {
 
 def exit_of(error: ArchiverError) -> Exit:
     """The exit code for an error that ends the program."""
-    return Exit.USAGE if isinstance(error, SettingsError) else Exit.FAILED
+    match error:
+        case SettingsError():
+            return Exit.USAGE
+        case ColdError():
+            return Exit.WAITING
+    return Exit.FAILED

@@ -12,7 +12,8 @@
     │   ├── PasswordError     wrong password
     │   └── CodeError         mistyped or wrong recovery code
     ├── StorageError          the storage refuses or does not answer
-    │   └── MissingError      the storage has no object of that name
+    │   ├── MissingError      the storage has no object of that name
+    │   └── ColdError         the object must be thawed before it can be read
     ├── CatalogueError        the .archive file is no catalogue, damaged, or too new
     │   └── BusyError         another process is writing to it
     ├── SourceError           the folder to archive cannot be used
@@ -64,6 +65,10 @@ class StorageError(ArchiverError):
 
 class MissingError(StorageError):
     """No object of that name in the storage."""
+
+
+class ColdError(StorageError):
+    """The object is cold, or its thaw is still under way."""
 
 
 class CatalogueError(ArchiverError):

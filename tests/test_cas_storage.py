@@ -79,6 +79,7 @@ def test_put_then_get(place: Place) -> None:
     assert not spooled.exists()
     assert place.get(NAME, 0, len(DATA)) == DATA
     assert place.storage.size(NAME) == len(DATA)
+    assert place.storage.look(NAME).size == len(DATA)
     assert set(place.storage.list()) == {Stored(NAME, len(DATA))}
 
 
@@ -247,6 +248,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path, below: str) -> None:
         storage.check,
         lambda: list(storage.list()),
         lambda: storage.size(NAME),
+        lambda: storage.look(NAME),
         lambda: storage.delete(NAME),
         lambda: storage.get_into(NAME, 0, memoryview(bytearray(1))),
         lambda: storage.put(NAME, spooled),
