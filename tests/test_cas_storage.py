@@ -186,7 +186,7 @@ def test_list_of_nothing(place: Place) -> None:
 def test_list_of_many(place: Place) -> None:
     wanted = {Stored(f"object-{number}", number) for number in range(50)}
     for found in wanted:
-        place.put(bytes(found.size), found.name)
+        place.put(bytes(found.size or 0), found.name)
     assert set(place.storage.list()) == wanted
 
 
