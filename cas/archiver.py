@@ -68,6 +68,7 @@ def resume(
     Raises SourceError, StorageError or CatalogueError; what was committed until then stays, and
     the next call goes on from there.
     """
+    catalogue.refuse_deleted()
     settings = parse(catalogue.settings, Path("/"))
     storage = open_storage(settings.url)
     storage.check()
@@ -337,16 +338,17 @@ def _walker(catalogue: Catalogue, settings: Settings, observer: Observer) -> Wal
     archive = catalogue.path.resolve()
     own = {archive.with_name(archive.name + end) for end in ("", "-wal", "-shm", ".lock", ".new")}
     return Walker(
-        settings.source, settings.exclude, own | {_spool_folder(catalogue, settings)}, observer
+        settings.source, settings.exclude, own | {spool_folder(catalogue, settings)}, observer
     )
 
 
-def _spool_folder(catalogue: Catalogue, settings: Settings) -> Path:
+def spool_folder(catalogue: Catalogue, settings: Settings) -> Path:
+    """Where packs wait that cannot be built in the storage."""
     return settings.spool or catalogue.path.resolve().with_suffix(".spool")
 
 
 def _spool(catalogue: Catalogue, settings: Settings) -> Path:
-    folder = _spool_folder(catalogue, settings)
+    folder = spool_folder(catalogue, settings)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 
-from pyarchiver.cas.rows import STAGED, STORED, Batch, Head, NewObject, ObjectRow
+from pyarchiver.cas.rows import (
+    DELETED,
+    STAGED,
+    STORED,
+    Batch,
+    Head,
+    NewObject,
+    ObjectRow,
+    Remaining,
+)
 from pyarchiver.cas.versions import Versions
 from pyarchiver.formats import wire
 from pyarchiver.formats.errors import CatalogueError
@@ -107,6 +116,11 @@ class Catalogue(Versions):
     def name(self) -> str:
         """The archive's name, from its settings."""
         return self.settings["name"]
+
+    @property
+    def url(self) -> str:
+        """Where the objects are, from the settings."""
+        return self.settings["url"]
 
     # Runs
 
@@ -297,6 +311,53 @@ class Catalogue(Versions):
     def has_chunks(self) -> bool:
         """Whether any chunk is known: an empty table need not be asked chunk by chunk."""
         return self._db.execute("SELECT 1 FROM chunks LIMIT 1").fetchone() is not None
+
+    # Deletion
+
+    @property
+    def being_deleted(self) -> bool:
+        """Whether objects may be gone, and some may be left."""
+        return self.config("deletion") == b"begun"
+
+    @property
+    def deleted(self) -> bool:
+        """Whether all objects are gone."""
+        return self.config("deletion") == b"done"
+
+    def refuse_deleted(self) -> None:
+        """Raise CatalogueError where the archive is deleted or about to be."""
+        if self.deleted:
+            raise CatalogueError(
+                f"{self.path} is deleted, its objects are gone: move it away to start anew"
+            )
+        if self.being_deleted:
+            raise CatalogueError(
+                f"{self.path} is being deleted: pyarchiver delete {self.path} goes on"
+            )
+
+    def begin_deletion(self) -> None:
+        """Commit the intent, before the first object goes."""
+        self.configure(deletion=b"begun")
+
+    def end_deletion(self) -> None:
+        """Commit that nothing is left."""
+        self.configure(deletion=b"done")
+
+    def record_deleted(self, object_row: int) -> None:
+        """Commit that an object is gone from the storage."""
+        with self.transaction():
+            self._db.execute("UPDATE objects SET state = ? WHERE id = ?", (DELETED, object_row))
+
+    def remaining(self) -> list[Remaining]:
+        """The objects that are not deleted, oldest first."""
+        query = "SELECT id, name, size FROM objects WHERE state != ? ORDER BY id"
+        return [Remaining(*row) for row in self._db.execute(query, (DELETED,))]
+
+    def remaining_size(self) -> tuple[int, int]:
+        """(number, bytes) of the objects that are not deleted."""
+        query = "SELECT count(*), coalesce(sum(size), 0) FROM objects WHERE state != ?"
+        count, size = self._db.execute(query, (DELETED,)).fetchone()
+        return int(count), int(size)
 
     # Rebuilding
 

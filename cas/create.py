@@ -26,6 +26,8 @@ def archive_path(settings: Settings, folder: Path) -> Path:
 def check(settings: Settings, archive: Path) -> Settings:
     """All that can be checked without writing; returns the settings with the source resolved."""
     if archive.exists() and not Catalogue.unfinished(archive):
+        with Catalogue.open(archive, write=False) as there:
+            there.refuse_deleted()
         raise CatalogueError(
             f"{archive} is already there: pyarchiver resume {archive} continues it"
         )

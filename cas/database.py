@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ import filelock
 from pyarchiver.cas.durable import sync_folder
 from pyarchiver.formats.errors import BusyError, CatalogueError
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x50594152
 
 
@@ -100,11 +101,11 @@ class Database:
             raise
 
     @classmethod
-    def open(cls, path: Path, *, write: bool) -> Self:
-        """The .archive at `path`; with `write`, as its only writer.
+    def open(cls, path: Path, *, write: bool, older: bool = False) -> Self:
+        """The .archive at `path`; with `write`, as its only writer; with `older`, of any version.
 
-        Raises CatalogueError where it is none, damaged or too new, BusyError where another
-        process writes.
+        Raises CatalogueError where it is none, damaged, too new or too old, BusyError where
+        another process writes.
         """
         if not path.is_file():
             raise CatalogueError(f"no archive {path}: pyarchiver start makes one")
@@ -113,7 +114,13 @@ class Database:
         lock = _lock(path) if write else None
         try:
             _check(path)
-            return cls(path, _connect(path, _mode(path)), lock)
+            connection = _connect(path, _mode(path))
+            try:
+                _check_version(path, connection, older)
+                return cls(path, connection, lock)
+            except BaseException:
+                connection.close()
+                raise
         except BaseException as error:
             if lock:
                 lock.release()
@@ -149,6 +156,31 @@ class Database:
         with self.transaction():
             self._configure(values)
 
+    @property
+    def version(self) -> int:
+        """The version of the schema."""
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def migrate(self, version: int, statements: Iterable[str]) -> None:
+        """Bring the schema to `version`, all or nothing."""
+        with self.transaction():
+            for statement in statements:
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {version}")
+
+    def copy_to(self, path: Path) -> None:
+        """A durable copy of the file as it stands, mode 0600; `path` must not exist."""
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            with closing(_connect(path, "rw")) as copy:
+                # What a killed copy leaves is one file, of which nothing is used.
+                copy.execute("PRAGMA journal_mode = OFF")
+                self._db.backup(copy)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise CatalogueError(f"cannot write the copy {path}: {error}") from None
+
     def _configure(self, values: dict[str, bytes]) -> None:
         self._db.executemany("REPLACE INTO config VALUES (?, ?)", values.items())
         self._config.update(values)
@@ -163,7 +195,9 @@ def _beside(path: Path, end: str) -> Path:
 
 
 def _cannot_write(error: sqlite3.DatabaseError) -> CatalogueError:
-    return CatalogueError(f"cannot write to the .archive: {error}; free space or mend it, resume")
+    return CatalogueError(
+        f"cannot write to the .archive: {error}; free space or mend it, run again"
+    )
 
 
 def _lock(path: Path) -> filelock.BaseFileLock:
@@ -205,10 +239,15 @@ def _check(path: Path) -> None:
         header = file.read(100)
     if len(header) < 100 or header[:16] != b"SQLite format 3\0":
         raise CatalogueError(f"{path} is no pyarchiver archive")
-    version, application = struct.unpack_from(">I4xI", header, 60)
+    (application,) = struct.unpack_from(">I", header, 68)
     if application != APPLICATION_ID:
         raise CatalogueError(f"{path} is no pyarchiver archive")
+
+
+def _check_version(path: Path, connection: sqlite3.Connection, older: bool) -> None:
+    """Ask SQLite: the file's header does not know yet what an update left in the -wal file."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise CatalogueError(f"{path} was written by a newer pyarchiver: install that one")
-    if version < VERSION:
+    if version < VERSION and not older:
         raise CatalogueError(f"{path} is of an older version: run pyarchiver update {path}")

@@ -51,7 +51,11 @@ class PlanResult:
 
 
 def select(catalogue: Catalogue, request: Request) -> Selection:
-    """The states that a request asks for; SettingsError where there is no such snapshot."""
+    """The states that a request asks for.
+
+    Raises SettingsError where there is no such snapshot, CatalogueError where it is deleted.
+    """
+    catalogue.refuse_deleted()
     return Selection(catalogue, request.snapshot, request.exact, request.paths)
 
 

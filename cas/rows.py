@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pyarchiver.formats.header import Kind
 
-STAGED, STORED = 0, 1
+STAGED, STORED, DELETED = 0, 1, 2
 # Branches of a forked log that a rebuilt catalogue keeps apart.
 FORKS_MAX = 16
 
@@ -37,6 +37,14 @@ class ObjectRow:
     blake3: bytes
     header: bytes
     state: int
+
+
+class Remaining(NamedTuple):
+    """One object that is not deleted."""
+
+    id: int
+    name: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _REDRAW = 0.1
 _LINE_EVERY = 30.0
+_ALWAYS_TOLD = ("archiving", "restoring", "deleting")
 
 
 def size_text(size: int) -> str:
@@ -46,6 +47,7 @@ class Console:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._phase = ""
+        self._unit = "files"
         self._files = self._read = self._stored = 0
         self._drawn = time.monotonic()
         self._began = time.monotonic()
@@ -55,12 +57,15 @@ class Console:
     def begin(self, phase: str, files: int | None, size: int | None) -> None:
         """Show a new phase."""
         self._phase = phase
+        self._unit = "objects" if phase == "deleting" else "files"
         self._files = self._read = self._stored = 0
         self._began = self._drawn = time.monotonic()
         if self._terminal:
             self._draw_begin(size)
-        elif self._verbose or phase in ("archiving", "restoring"):
-            of = f": {files:,} files, {size_text(size)}" if files is not None and size else ""
+        elif self._verbose or phase in _ALWAYS_TOLD:
+            of = (
+                f": {files:,} {self._unit}, {size_text(size)}" if files is not None and size else ""
+            )
             self._line(phase + of)
 
     def advance(self, files: int = 0, read: int = 0, stored: int = 0) -> None:
@@ -131,7 +136,7 @@ class Console:
 
     def _counts(self) -> str:
         rate = size_text(int(self._read / self.elapsed()))
-        text = f"{self._files:,} files, {size_text(self._read)} ({rate}/s)"
+        text = f"{self._files:,} {self._unit}, {size_text(self._read)} ({rate}/s)"
         return text + (f", {size_text(self._stored)} stored" if self._stored else "")
 
     def _line(self, message: str) -> None:

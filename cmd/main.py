@@ -24,6 +24,8 @@ COMMANDS = {
     "resume": "Complete an interrupted run, and add what is new or changed.",
     "restore": "Get files back from the storage.",
     "decrypt": "Get files back from downloaded objects, without the .archive.",
+    "delete": "Delete an archive from the storage, for good.",
+    "update": "Bring an .archive of an older version up to date.",
 }
 
 _EXITS = "\n".join(f"  {code:<4} {text}" for code, text in MEANING.items())

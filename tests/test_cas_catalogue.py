@@ -216,7 +216,7 @@ def test_another_programs_database(path: Path) -> None:
             Catalogue.open(path, write=write)
 
 
-@pytest.mark.parametrize(("version", "words"), [(2, "newer"), (99, "newer"), (0, "older")])
+@pytest.mark.parametrize(("version", "words"), [(3, "newer"), (99, "newer"), (0, "older")])
 def test_other_versions(path: Path, version: int, words: str) -> None:
     Catalogue.create(path, KEYS, SLOTS, SETTINGS).close()
     database = sqlite3.connect(path)

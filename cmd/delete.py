@@ -1,0 +1,54 @@
+"""pyarchiver delete ARCHIVE"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.formats.errors import ArchiverError, SettingsError
+
+
+@click.command("delete", epilog="\b\nExample:\n  pyarchiver delete photos.archive")
+@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--yes", is_flag=True, help="Do not ask for the archive's name.")
+@with_console
+def command(console: Console, archive: Path, yes: bool) -> int:
+    """Delete from the storage all objects that ARCHIVE lists, for good.
+
+    The source folder is never touched, and neither is anything else in the storage. ARCHIVE stays,
+    and says that it is deleted. If interrupted, run it again. Cold storage may bill a minimum time
+    for what is deleted early.
+    """
+    from pyarchiver.cas.catalogue import Catalogue
+    from pyarchiver.cas.delete import DeleteResult, delete
+
+    with Catalogue.open(archive, write=True) as catalogue:
+        fields = {"archive": str(archive), "name": catalogue.name}
+        if catalogue.deleted:
+            none = asdict(DeleteResult())
+            return console.result(
+                {**fields, **none}, f"{archive} is deleted already: nothing to do"
+            )
+        count, size = catalogue.remaining_size()
+        what = f"{count:,} objects, {size_text(size)}, in {catalogue.url}"
+        if yes:
+            console.notice(f"deleting for good: {what}")
+        else:
+            _ask(catalogue.name, f"to be deleted for good: {what}")
+        result = delete(catalogue, console)
+    return console.result(
+        {**fields, **asdict(result)},
+        f"{archive}: deleted {result.objects:,} objects, {size_text(result.size)}",
+    )
+
+
+def _ask(name: str, what: str) -> None:
+    if not sys.stdin.isatty():
+        raise SettingsError("cannot ask for the archive's name without a terminal: use --yes")
+    click.echo(what, err=True)
+    if click.prompt(f"type the archive's name, {name}, to delete it", err=True).strip() != name:
+        raise ArchiverError(f"that is not {name}: nothing was deleted")
