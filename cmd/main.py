@@ -77,6 +77,8 @@ def cli() -> None:
       pyarchiver resume photos.archive
       pyarchiver restore photos.archive ~/restored
       pyarchiver decrypt /mnt/cold ~/restored
+      pyarchiver delete photos.archive
+      pyarchiver update photos.archive
     """
 
 

@@ -332,6 +332,27 @@ def test_a_step_that_fails_undoes_itself(place: Place, monkeypatch: pytest.Monke
     assert dump(place.archive) == before
 
 
+def test_the_copy_is_durable_before_anything_changes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def watch(owner: Any, name: str) -> None:
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def told(*arguments: Any, **named: Any) -> Any:
+            synced = name == "fsync" and not stat.S_ISREG(os.fstat(arguments[0]).st_mode)
+            done.append("fsync of the folder" if synced else name)
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, told)
+
+    for owner, name in ((os, "fsync"), (Path, "rename"), (Database, "migrate")):
+        watch(owner, name)
+    update(place.archive, Quiet())
+    assert done == ["fsync", "rename", "fsync of the folder", "migrate"]
+
+
 STEPS = [
     (Database, "copy_to", "before"),
     (sqlite3, "connect", "after"),
