@@ -21,6 +21,7 @@ from pyarchiver.cas.rows import (
     NewObject,
     ObjectRow,
     Remaining,
+    ThawRow,
 )
 from pyarchiver.cas.versions import Versions
 from pyarchiver.formats import wire
@@ -358,6 +359,28 @@ class Catalogue(Versions):
         query = "SELECT count(*), coalesce(sum(size), 0) FROM objects WHERE state != ?"
         count, size = self._db.execute(query, (DELETED,)).fetchone()
         return int(count), int(size)
+
+    # Thaws: the one thing that a reader records too, in transactions of a row each
+
+    def thaw(self, object_row: int) -> ThawRow | None:
+        """What was asked for of an object."""
+        query = "SELECT asked, ready, until, confirmed FROM thaws WHERE object = ?"
+        row = self._db.execute(query, (object_row,)).fetchone()
+        return row and ThawRow(row[0], row[1], row[2], bool(row[3]))
+
+    def record_thaw(self, object_row: int, row: ThawRow) -> None:
+        """Commit what is asked for, or known of it now."""
+        with self.transaction():
+            self._db.execute("REPLACE INTO thaws VALUES (?, ?, ?, ?, ?)", (object_row, *row))
+
+    @property
+    def download_rate(self) -> float | None:
+        """Bytes a second that the last restores measured."""
+        return float(self.config("download_rate") or 0) or None
+
+    def set_download_rate(self, rate: float) -> None:
+        """Commit a measured rate."""
+        self.configure(download_rate=repr(rate).encode())
 
     # Rebuilding
 

@@ -17,7 +17,16 @@ from pyarchiver.formats.errors import CatalogueError
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     # Also: objects may be DELETED, which a program that does not know it would send again.
-    2: ("CREATE INDEX sizes ON objects (run, kind, state, size)",),
+    2: (
+        "CREATE INDEX sizes ON objects (run, kind, state, size)",
+        """CREATE TABLE thaws (
+    object INTEGER PRIMARY KEY,
+    asked REAL NOT NULL,
+    ready REAL NOT NULL,
+    until REAL,
+    confirmed INTEGER NOT NULL
+) STRICT""",
+    ),
 }
 """The statements that lead to each version from the one before; schema.sql has their sum."""
 

@@ -11,7 +11,7 @@ from blake3 import blake3
 from pyarchiver.cas.storage import Readable
 from pyarchiver.formats.block import read_block, read_cut_block
 from pyarchiver.formats.entry import Entry, PartJoiner, decode_entries
-from pyarchiver.formats.errors import DamagedError, FormatError, StorageError
+from pyarchiver.formats.errors import ColdError, DamagedError, FormatError, StorageError
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
 from pyarchiver.formats.payload import (
@@ -132,6 +132,8 @@ def read_chunks(found: OpenObject, chunk_map: ChunkMap, block: int, wanted: set[
     failure = "does not match its id"
     try:
         read = read_block(read_record(found.opener, placed))
+    except ColdError:
+        raise
     except (FormatError, StorageError) as error:
         failure = str(error)
         rest = found.opener.intact_from(placed.offset)[FRAME_SIZE : FRAME_SIZE + placed.length]

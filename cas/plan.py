@@ -43,6 +43,8 @@ class Target:
     version: int
     pieces: int
     size: int
+    begun: int
+    """1 where an earlier restore wrote the other pieces to its temporary file."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class Plan:
         self._db.execute("PRAGMA cache_size = -32768")
         self._db.execute(
             "CREATE TABLE targets (id INTEGER PRIMARY KEY, path BLOB, version INTEGER,"
-            " pieces INTEGER, size INTEGER)"
+            " pieces INTEGER, size INTEGER, begun INTEGER)"
         )
         self._db.execute(
             "CREATE TABLE pieces (object INTEGER, block INTEGER, first INTEGER, chunks INTEGER,"
@@ -120,20 +122,18 @@ class Plan:
                 raise DamagedError("its chunks do not add up to the file")
         return found
 
-    def add(self, path: bytes, version: int, node: Node, located: Located) -> Target:
+    def add(self, path: bytes, version: int, node: Node, located: Located, begun: bool) -> None:
         """Plan a file whose content is located."""
         self.files += 1
         self.size += node.size
-        target = Target(self.files, path, version, len(located.pieces), node.size)
         self._db.execute(
-            "INSERT INTO targets VALUES (?, ?, ?, ?, ?)",
-            (target.id, target.path, target.version, target.pieces, target.size),
+            "INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?)",
+            (self.files, path, version, len(located.pieces), node.size, begun),
         )
         self._db.executemany(
             "INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((row, *piece._replace(target=target.id)) for row, piece in located.pieces),
+            ((row, *piece._replace(target=self.files)) for row, piece in located.pieces),
         )
-        return target
 
     def target(self, target: int) -> Target:
         """A planned file."""
@@ -141,7 +141,7 @@ class Plan:
         return Target(*row)
 
     def without_pieces(self) -> Iterator[Target]:
-        """Files that need no chunk: empty ones, and those that are one hole."""
+        """Files that need no chunk: empty ones, those that are one hole, or written already."""
         query = "SELECT * FROM targets WHERE pieces = 0"
         return (Target(*row) for row in self._db.execute(query))
 
@@ -163,21 +163,22 @@ class Plan:
         assert known is not None
         return known[1]
 
-    def blocks(self, row: int) -> Iterator[tuple[int, list[Piece]]]:
-        """The pieces of an object, block by block in the order in which they lie in it."""
+    def blocks(self, row: int) -> list[int]:
+        """The blocks of an object that are still to be read, as they lie in it."""
+        query = "SELECT DISTINCT block FROM pieces WHERE object = ? ORDER BY block"
+        return [block for (block,) in self._db.execute(query, (row,))]
+
+    def pieces(self, row: int, block: int) -> list[Piece]:
+        """What is to be written of a block."""
         query = (
-            "SELECT block, first, chunks, target, offset, size FROM pieces WHERE object = ?"
-            " ORDER BY block, first"
+            "SELECT block, first, chunks, target, offset, size FROM pieces"
+            " WHERE object = ? AND block = ? ORDER BY first"
         )
-        pieces: list[Piece] = []
-        for values in self._db.execute(query, (row,)):
-            piece = Piece(*values)
-            if pieces and pieces[0].block != piece.block:
-                yield pieces[0].block, pieces
-                pieces = []
-            pieces.append(piece)
-        if pieces:
-            yield pieces[0].block, pieces
+        return [Piece(*values) for values in self._db.execute(query, (row, block))]
+
+    def done(self, row: int, block: int) -> None:
+        """Forget the pieces of a block: they are written, or given up."""
+        self._db.execute("DELETE FROM pieces WHERE object = ? AND block = ?", (row, block))
 
     def index_pieces(self) -> None:
         """To be called when all is added, before it is read."""

@@ -6,12 +6,13 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import FileIO
 
 from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.plan import Located, Needed, Plan
+from pyarchiver.cas.plan import Located, Needed, Piece, Plan
 from pyarchiver.cas.progress import Observer, show
 from pyarchiver.cas.select import Selection
-from pyarchiver.cas.tree import PathError, Tree, check_path
+from pyarchiver.cas.tree import PathError, Tree, check_path, part_name
 from pyarchiver.formats.entry import EntryKind, Node, decode_node
 from pyarchiver.formats.errors import FormatError
 from pyarchiver.formats.keys import ArchiveKeys
@@ -29,7 +30,11 @@ class Request:
 
 @dataclass(slots=True)
 class RestoreResult:
-    """What a restore did: files by what became of them, bytes written, objects read."""
+    """What a restore did: files by what became of them, bytes written, objects read.
+
+    `waiting`: objects that are cold still, `waiting_size` their bytes, `ready` when about the first
+    of them can be read, in seconds since 1970, None where nothing is known.
+    """
 
     restored: int = 0
     kept: int = 0
@@ -38,6 +43,9 @@ class RestoreResult:
     written: int = 0
     read: int = 0
     objects: int = 0
+    waiting: int = 0
+    waiting_size: int = 0
+    ready: float | None = None
 
 
 @dataclass(slots=True)
@@ -126,9 +134,31 @@ class Planner:
         if located.missing:
             self.fail(path, f"missing {', '.join(located.missing)}")
             return
-        if self._tree is not None and not self._make_room(self._tree, path, node, located):
-            return
-        self.plan.add(path, version, node, located)
+        begun = False
+        if self._tree is not None:
+            if not self._make_room(self._tree, path, node, located):
+                return
+            begun = self._go_on(self._tree, part_name(path, version), located)
+        self.plan.add(path, version, node, located, begun)
+
+    def _go_on(self, tree: Tree, part: bytes, located: Located) -> bool:
+        """Leave out the pieces that an earlier restore wrote; whether there is such a file."""
+        descriptor = tree.begun(part)
+        if descriptor is None:
+            return False
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            located.pieces = [
+                (row, piece) for row, piece in located.pieces if not self._holds(file, row, piece)
+            ]
+        return True
+
+    def _holds(self, file: FileIO, row: int, piece: Piece) -> bool:
+        chunk_map, key = self.plan.chunk_map(row), self._catalogue.keys.chunk_id
+        file.seek(piece.offset)
+        return all(
+            key(file.read(chunk_map.lengths[ordinal])) == chunk_map.chunk_id(ordinal)
+            for ordinal in range(piece.first, piece.first + piece.chunks)
+        )
 
     def _make_room(self, tree: Tree, path: bytes, node: Node, located: Located) -> bool:
         """Whether the file is to be written, after a look at what is there."""

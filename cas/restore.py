@@ -3,7 +3,8 @@
 ::
 
     select states -> look at what is there -> plan                                  (planner)
-    for each pack: read + open + decompress + verify (thread) -> write pieces -> name the file
+    for each pack, as it thaws (thaw):
+        read + open + decompress + verify (thread) -> write pieces -> name the file
     then links, folders' times, sync
 
 Every chunk is verified before it is written. A file whose chunks do not all come is not made;
@@ -25,9 +26,16 @@ from pyarchiver.cas.plan import Needed, Piece, Target
 from pyarchiver.cas.planner import Planner, Request, RestoreResult
 from pyarchiver.cas.progress import Observer, show
 from pyarchiver.cas.storage import Readable
-from pyarchiver.cas.tree import PathError, Tree
+from pyarchiver.cas.thaw import Thawing
+from pyarchiver.cas.tree import PathError, Tree, part_name
 from pyarchiver.formats.entry import Node, decode_node
-from pyarchiver.formats.errors import DamagedError, FormatError, MissingError, StorageError
+from pyarchiver.formats.errors import (
+    ColdError,
+    DamagedError,
+    FormatError,
+    MissingError,
+    StorageError,
+)
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
 
@@ -42,20 +50,35 @@ def restore(
     destination: Path,
     request: Request,
     observer: Observer,
+    thawing: Thawing | None = None,
 ) -> RestoreResult:
     """Restore into `destination`, which mirrors the source folder.
 
+    With `thawing`, cold objects are asked for, and what is not readable yet is counted as
+    waiting: the same call goes on later, with the files begun and the thaws paid for.
+
     Raises DestinationError where nothing more can be written, StorageError where the storage is
-    not there. Whatever else stands in the way of single files is reported to the observer.
+    not there, CostError where the thaw would cost too much. Whatever else stands in the way of
+    single files is reported to the observer.
     """
     job = Planner(catalogue, request, observer)
-    tree = Tree(destination)
+    tree = Tree(destination, _parts_name(catalogue))
     try:
         job.run(tree)
-        return _Writer(catalogue, storage, keys, tree, job, observer).run()
+        return _Writer(catalogue, storage, keys, tree, job, observer, thawing).run()
     finally:
-        tree.drop_parts()
+        # What was thawed was paid for: it is not thrown away because a restore was interrupted.
+        if thawing is None:
+            tree.drop_parts()
         job.plan.close()
+
+
+def _parts_name(catalogue: Catalogue) -> bytes:
+    """Always the same, and no path in the archive: an interrupted restore may be archived too."""
+    name = b".pyarchiver-parts-" + catalogue.keys.archive_id[:8].hex().encode()
+    while catalogue.has_path(name):
+        name += b"~"
+    return name
 
 
 class _Writer:
@@ -69,6 +92,7 @@ class _Writer:
         tree: Tree,
         planned: Planner,
         observer: Observer,
+        thawing: Thawing | None,
     ) -> None:
         self._catalogue = catalogue
         self._storage = storage
@@ -78,6 +102,7 @@ class _Writer:
         self._plan = planned.plan
         self._result = planned.result
         self._observer = observer
+        self._thawing = thawing
         self._remaining: dict[int, int] = {}
         self._failures: dict[int, list[str]] = {}
 
@@ -87,20 +112,44 @@ class _Writer:
         for target in self._plan.without_pieces():
             with self._reporting(target.path):
                 self._write_empty(target)
-        for needed in self._plan.needed():
-            self._object(needed)
+        if self._thawing is None:
+            self._all_objects()
+        else:
+            self._as_they_thaw(self._thawing)
         for number, reasons in self._failures.items():
             self._give_up(self._plan.target(number), reasons)
+        if not self._result.waiting:
+            self._links_and_folders()
+        self._tree.sync()
+        return self._result
+
+    def _links_and_folders(self) -> None:
         for path, version in self._planned.symlinks:
             self._symlink(path, version)
         for path, leader in self._planned.hardlinks:
             self._hardlink(path, leader)
         self._tree.drop_parts()
         self._folders()
-        self._tree.sync()
-        return self._result
 
     # Packs
+
+    def _all_objects(self) -> None:
+        for needed in self._plan.needed():
+            try:
+                self._object(needed)
+            except ColdError as error:
+                self._fail_object(needed, f"{needed.row.name}: {error}")
+
+    def _as_they_thaw(self, thawing: Thawing) -> None:
+        thawing.add(self._plan.needed())
+        while (needed := thawing.next()) is not None:
+            try:
+                self._object(needed)
+            except ColdError:
+                thawing.refused(needed)
+            else:
+                thawing.fetched(needed)
+        self._result.waiting, self._result.waiting_size, self._result.ready = thawing.waiting()
 
     def _object(self, needed: Needed) -> None:
         name = needed.row.name
@@ -108,37 +157,43 @@ class _Writer:
             found = open_object(self._storage, name, self._unlock)
             if found is None or found.header.object_id != needed.row.object_id:
                 raise DamagedError("another object is there under its name")
+        except ColdError:
+            raise
+        except MissingError:
+            self._fail_object(needed, f"missing {name}")
+            return
         except (StorageError, FormatError) as error:
-            reason = f"missing {name}" if isinstance(error, MissingError) else f"{name}: {error}"
-            for _, pieces in self._plan.blocks(needed.row.id):
-                for piece in pieces:
-                    self._fail(piece.target, reason)
+            self._fail_object(needed, f"{name}: {error}")
             return
         for notice in found.notices:
             self._observer.notice(f"object {name}: {notice}")
         self._result.objects += 1
         self._result.read += needed.read
-        for pieces, chunks in self._read_ahead(found, needed.row.id):
-            self._block(name, pieces, chunks)
+        for block, chunks in self._read_ahead(found, needed.row.id):
+            self._block(name, self._plan.pieces(needed.row.id, block), chunks)
+            self._plan.done(needed.row.id, block)
+
+    def _fail_object(self, needed: Needed, reason: str) -> None:
+        for block in self._plan.blocks(needed.row.id):
+            for piece in self._plan.pieces(needed.row.id, block):
+                self._fail(piece.target, reason)
 
     def _unlock(self, header: Header) -> ReadKeys:
         if header.archive_id != self._keys.archive_id:
             raise DamagedError("it belongs to another archive")
         return self._keys
 
-    def _read_ahead(self, found: OpenObject, row: int) -> Iterator[tuple[list[Piece], Chunks]]:
+    def _read_ahead(self, found: OpenObject, row: int) -> Iterator[tuple[int, Chunks]]:
         chunk_map = self._plan.chunk_map(row)
-        under_way: deque[tuple[list[Piece], Future[Chunks]]] = deque()
+        under_way: deque[tuple[int, Future[Chunks]]] = deque()
         with ThreadPoolExecutor(1, "reader") as pool:
-            for block, pieces in self._plan.blocks(row):
+            for block in self._plan.blocks(row):
                 wanted = {
                     ordinal
-                    for piece in pieces
+                    for piece in self._plan.pieces(row, block)
                     for ordinal in range(piece.first, piece.first + piece.chunks)
                 }
-                under_way.append(
-                    (pieces, pool.submit(read_chunks, found, chunk_map, block, wanted))
-                )
+                under_way.append((block, pool.submit(read_chunks, found, chunk_map, block, wanted)))
                 if len(under_way) > _AHEAD:
                     ready, chunks = under_way.popleft()
                     yield ready, chunks.result()
@@ -168,16 +223,17 @@ class _Writer:
                 node = self._node(target.version)
                 self._done(target, node, self._tree.write_whole(target.path, data, node))
                 return
+            part = part_name(target.path, target.version)
             if target.id not in self._remaining:
                 self._remaining[target.id] = target.pieces
-                self._tree.begin_part(target.id, target.size)
-            self._tree.write_piece(target.id, piece.offset, data)
+                self._tree.begin_part(part, target.size)
+            self._tree.write_piece(part, piece.offset, data)
             self._observer.advance(read=len(data))
             self._remaining[target.id] -= 1
             if not self._remaining[target.id]:
                 del self._remaining[target.id]
                 node = self._node(target.version)
-                refused = self._tree.finish_part(target.path, target.id, node, replace)
+                refused = self._tree.finish_part(target.path, part, node, replace)
                 self._done(target, node, refused, 0)
         except PathError as error:
             self._fail(piece.target, str(error))
@@ -188,8 +244,9 @@ class _Writer:
         if not target.size and not replace:
             self._done(target, node, self._tree.write_whole(target.path, memoryview(b""), node))
             return
-        self._tree.begin_part(target.id, target.size)
-        refused = self._tree.finish_part(target.path, target.id, node, replace)
+        part = part_name(target.path, target.version)
+        self._tree.begin_part(part, target.size)
+        refused = self._tree.finish_part(target.path, part, node, replace)
         self._done(target, node, refused)
 
     def _done(
@@ -212,9 +269,8 @@ class _Writer:
             reasons.append(reason)
 
     def _give_up(self, target: Target, reasons: list[str]) -> None:
-        if target.id in self._remaining:
-            with self._reporting(target.path):
-                self._tree.drop_part(target.id)
+        with self._reporting(target.path):
+            self._tree.drop_part(part_name(target.path, target.version))
         self._planned.fail(target.path, "; ".join(reasons))
 
     def _node(self, version: int) -> Node:

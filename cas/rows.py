@@ -47,6 +47,19 @@ class Remaining(NamedTuple):
     size: int
 
 
+class ThawRow(NamedTuple):
+    """A thaw that was asked for; times in seconds since 1970.
+
+    `ready`: when about it can be read; `until`: how long, None where it is not known;
+    `confirmed`: False from the intent until the storage has taken the request.
+    """
+
+    asked: float
+    ready: float
+    until: float | None
+    confirmed: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class NewObject:
     """An object whose spool file is durable, to be staged."""

@@ -42,6 +42,15 @@ CREATE TABLE indexes (
     PRIMARY KEY (object, part)
 ) STRICT;
 
+-- Thaws that were asked for; times in seconds since 1970. confirmed: the storage took the request.
+CREATE TABLE thaws (
+    object INTEGER PRIMARY KEY,
+    asked REAL NOT NULL,
+    ready REAL NOT NULL,
+    until REAL,
+    confirmed INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE chunks (
     id BLOB PRIMARY KEY,
     object INTEGER NOT NULL,

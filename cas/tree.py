@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 from pyarchiver.cas.attributes import owner_ids, write_xattrs
@@ -29,7 +30,7 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_PARTS = re.compile(rb"\.pyarchiver-parts-[0-9a-f]{16}")
+_PART = re.compile(rb"[0-9a-f]{32}")
 
 
 class PathError(Exception):
@@ -55,18 +56,24 @@ def _prefixes(path: bytes) -> Iterator[bytes]:
         yield path
 
 
+def part_name(path: bytes, version: int) -> bytes:
+    """What the temporary file of a version of a path is called, in every restore of the archive."""
+    return blake2b(path + b"\0%d" % version, digest_size=16).hexdigest().encode()
+
+
 class Tree:
     """The destination folder. `made` holds the folders that were not there before.
 
-    Files that come in pieces grow in a folder of their own at the top, so that no archived file
-    can have their names.
+    Files that come in pieces grow in the folder `parts` at the top, one for each archive, in which
+    the next restore finds them again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parts: bytes) -> None:
         self.folder = folder
         self._root = os.fsencode(folder.absolute())
-        self._parts = self._root + b"/.pyarchiver-parts-" + os.urandom(8).hex().encode()
+        self._parts = self._root + b"/" + parts
         self._parts_made = False
+        self._begun: set[bytes] = set()
         self._checked: set[bytes] = set()
         self.made: set[bytes] = set()
         self._owner = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -147,69 +154,80 @@ class Tree:
             finally:
                 os.close(descriptor)
 
-    def begin_part(self, target: int, size: int) -> None:
-        """Make the temporary file of a target that comes in pieces."""
+    def begin_part(self, part: bytes, size: int) -> None:
+        """Make the temporary file of a target that comes in pieces, or go on with it."""
         with self._errors():
             if not self._parts_made:
-                self._remove_leftovers()
-                os.mkdir(self._parts, 0o700)
-                self._parts_made = True
-            descriptor = os.open(self._part(target), _CREATE, 0o600)
+                self._make_parts()
+            flags = (_CREATE & ~os.O_EXCL) if part in self._begun else _CREATE
+            descriptor = os.open(self._part(part), flags, 0o600)
             try:
                 os.ftruncate(descriptor, size)
             finally:
                 os.close(descriptor)
 
-    def write_piece(self, target: int, offset: int, data: memoryview) -> None:
-        """Write verified bytes at `offset` of a target's temporary file."""
+    def begun(self, part: bytes) -> int | None:
+        """A descriptor to read what an earlier restore wrote of a target; None where nothing."""
+        try:
+            descriptor = os.open(self._part(part), _READ)
+        except OSError:
+            return None
+        found = os.fstat(descriptor)
+        # The name can be foretold: a stranger may have put a link there to what is not ours.
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(descriptor)
+            return None
+        self._begun.add(part)
+        return descriptor
+
+    def write_piece(self, part: bytes, offset: int, data: memoryview) -> None:
+        """Write verified bytes at `offset` of a temporary file."""
         with self._errors():
-            descriptor = os.open(self._part(target), _WRITE)
+            descriptor = os.open(self._part(part), _WRITE)
             try:
                 _write_all(descriptor, data, offset)
             finally:
                 os.close(descriptor)
 
-    def finish_part(self, path: bytes, target: int, node: Node, replace: bool) -> list[bytes]:
+    def finish_part(self, path: bytes, part: bytes, node: Node, replace: bool) -> list[bytes]:
         """Give a complete temporary file its attributes and its name."""
-        where, part = self.where(path), self._part(target)
+        where, temporary = self.where(path), self._part(part)
         with self._errors():
-            descriptor = os.open(part, _WRITE)
+            descriptor = os.open(temporary, _WRITE)
             try:
                 refused = self._dress(descriptor, node)
             finally:
                 os.close(descriptor)
             if not replace and os.path.lexists(where):
                 raise PathError("something else is there now")
-            os.replace(part, where)
+            os.replace(temporary, where)
         return refused
 
-    def drop_part(self, target: int) -> None:
+    def drop_part(self, part: bytes) -> None:
         """Remove the temporary file of a target that cannot be completed."""
         with self._errors(), contextlib.suppress(FileNotFoundError):
-            os.unlink(self._part(target))
+            os.unlink(self._part(part))
 
     def drop_parts(self) -> None:
-        """Remove the folder of temporary files, and what an interrupted restore left in it."""
-        if self._parts_made:
-            self._remove_parts(self._parts)
-            self._parts_made = False
-
-    def _part(self, target: int) -> bytes:
-        return self._parts + f"/{target}".encode()
-
-    def _remove_leftovers(self) -> None:
-        """Temporary files of a restore that was killed; anything else of such a name stays."""
-        for name in os.listdir(self._root):
-            folder = self._root + b"/" + name
-            if _PARTS.fullmatch(name) and not os.path.islink(folder):
-                self._remove_parts(folder)
-
-    def _remove_parts(self, folder: bytes) -> None:
+        """Remove the temporary files, those of an interrupted restore too."""
+        self._parts_made = False
+        if os.path.islink(self._parts):
+            return
         with contextlib.suppress(OSError):
-            for part in os.listdir(folder):
-                if part.isdigit():
-                    os.unlink(folder + b"/" + part)
-            os.rmdir(folder)
+            for part in os.listdir(self._parts):
+                if _PART.fullmatch(part):
+                    os.unlink(self._part(part))
+            os.rmdir(self._parts)
+
+    def _make_parts(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._parts, 0o700)
+        if not stat.S_ISDIR(os.lstat(self._parts).st_mode):
+            raise PathError(f"{show(os.path.basename(self._parts))} is in the way, no folder")
+        self._parts_made = True
+
+    def _part(self, part: bytes) -> bytes:
+        return self._parts + b"/" + part
 
     def make_symlink(self, path: bytes, node: Node, replace: bool) -> list[bytes]:
         """Make a symbolic link; what it points to is of no concern."""

@@ -71,6 +71,10 @@ class ColdError(StorageError):
     """The object is cold, or its thaw is still under way."""
 
 
+class CostError(ArchiverError):
+    """Reading would cost more than was allowed, or what it costs is not known."""
+
+
 class CatalogueError(ArchiverError):
     """The .archive file cannot be used."""
 

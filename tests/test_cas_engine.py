@@ -543,6 +543,18 @@ def test_files_called_like_temporary_ones(world: World) -> None:
     same_as_source(world, folder)
 
 
+def test_what_an_interrupted_restore_left_was_archived(world: World) -> None:
+    with Catalogue.open(world.archive, write=False) as catalogue:
+        parts = f".pyarchiver-parts-{catalogue.keys.archive_id[:8].hex()}"
+    for number in range(3):
+        world.write(f"{parts}/{number:032x}", noise(number, 1000))
+        world.write(f"large{number}", noise(number, 9_000_000))
+    world.resume()
+    folder, _ = world.restore()
+    assert not world.problems
+    same_as_source(world, folder)
+
+
 # Hard links
 
 
