@@ -41,19 +41,22 @@ class OpenObject:
 
 
 def open_object(
-    storage: Readable, name: str, unlock: Callable[[Header], ReadKeys | None]
+    storage: Readable,
+    name: str,
+    unlock: Callable[[Header], ReadKeys | None],
+    size: int | None = None,
 ) -> OpenObject | None:
-    """Open an object; None where `unlock` has no keys for it.
+    """Open an object of `size` bytes (None: ask the storage); None where there are no keys for it.
 
     Raises ForeignError for what is no object, DamagedError where both headers are lost,
     StorageError where it cannot be read.
     """
-    size = storage.size(name)
+    length = storage.size(name) if size is None else size
 
     def read_at(offset: int, into: memoryview) -> int:
         return storage.get_into(name, offset, into)
 
-    candidate: Found | None = find_header(read_at, size)
+    candidate: Found | None = find_header(read_at, length)
     while candidate is not None:
         try:
             keys = unlock(candidate.header)
@@ -66,7 +69,7 @@ def open_object(
             if candidate is None:
                 raise
             continue
-        opener = Opener(candidate, key, read_at, size)
+        opener = Opener(candidate, key, read_at, length)
         return OpenObject(name, candidate.header, keys, opener, candidate.notices)
     raise AssertionError("not reached")
 

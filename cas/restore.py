@@ -154,7 +154,7 @@ class _Writer:
     def _object(self, needed: Needed) -> None:
         name = needed.row.name
         try:
-            found = open_object(self._storage, name, self._unlock)
+            found = open_object(self._storage, name, self._unlock, needed.row.size)
             if found is None or found.header.object_id != needed.row.object_id:
                 raise DamagedError("another object is there under its name")
         except ColdError:
