@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pyarchiver.cas.attributes import read_xattrs
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.compare import Comparison, inode_of, kind_of
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.intake import FileChanged, Intake, Ref
 from pyarchiver.cas.ledger import Ledger, storable_time
@@ -36,11 +37,6 @@ _RACY_NS = 2_000_000_000
 _LOOK_AGAIN = -(1 << 63)
 _READ_ATTEMPTS = 3
 _TELL_EVERY = 1 << 20
-_KINDS = {
-    stat.S_IFREG: EntryKind.FILE,
-    stat.S_IFDIR: EntryKind.FOLDER,
-    stat.S_IFLNK: EntryKind.SYMLINK,
-}
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -91,9 +87,9 @@ class _Run:
         self._observer = observer
         self._settings = settings
         self._rehash = rehash
-        self._ctime = "ctime" not in settings.ignore
-        self._inode = "inode" not in settings.ignore
-        self._walker = _walker(catalogue, settings, observer)
+        self._comparison = Comparison(settings)
+        self._unchanged = self._comparison.unchanged
+        self._walker = source_walker(catalogue, settings, observer)
         self._root = self._walker.root_stat()
         spool = storage.spool or _spool(catalogue, settings)
         self._courier = Courier(catalogue, storage, spool, observer)
@@ -151,7 +147,7 @@ class _Run:
     def _survey(self) -> tuple[int, int]:
         """(files, bytes) that the run will read: a walk of its own, for the sake of an ETA."""
         files = size = 0
-        for folder in _walker(self._catalogue, self._settings, Quiet()).folders():
+        for folder in source_walker(self._catalogue, self._settings, Quiet()).folders():
             known = self._catalogue.folder(folder.path)
             for name, found in folder.found:
                 if stat.S_ISREG(found.st_mode) and not self._unchanged(known.get(name), found):
@@ -185,7 +181,7 @@ class _Run:
             before = known.pop(name, None)
             if self._unchanged(before, found) and not self._rehash:
                 continue
-            kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+            kind = kind_of(found)
             path = join(folder.path, name)
             if kind is None:
                 self._observer.notice(f"{show(path)}: a socket or device; left out")
@@ -208,28 +204,15 @@ class _Run:
             racy = time.time_ns() - _RACY_NS
             self._other(b"", b"", self._root, before, racy, EntryKind.FOLDER)
 
-    def _unchanged(self, before: Known | None, found: os.stat_result) -> bool:
-        if before is None or before.mtime != storable_time(found.st_mtime_ns):
-            return False
-        mode = found.st_mode
-        if stat.S_ISREG(mode):
-            if before.kind != EntryKind.FILE or before.size != found.st_size:
-                return False
-        elif before.kind != _KINDS.get(stat.S_IFMT(mode)):
-            return False
-        if self._ctime and before.ctime != storable_time(found.st_ctime_ns):
-            return False
-        return not self._inode or before.inode == _inode(found)
-
     def _known(
         self, found: os.stat_result, before: Known | None, racy: int, kind: EntryKind
     ) -> Known:
         version = before.version if before else 0
-        settled = (found.st_ctime_ns if self._ctime else found.st_mtime_ns) < racy
+        settled = (found.st_ctime_ns if self._comparison.ctime else found.st_mtime_ns) < racy
         mtime = storable_time(found.st_mtime_ns) if settled else _LOOK_AGAIN
         ctime = storable_time(found.st_ctime_ns)
         size = found.st_size if kind == EntryKind.FILE else 0
-        return Known(version, int(kind), size, mtime, ctime, _inode(found))
+        return Known(version, int(kind), size, mtime, ctime, inode_of(found))
 
     def _other(
         self, folder: bytes, name: bytes, found: os.stat_result, before: Known | None,
@@ -329,11 +312,7 @@ class _Run:
         self._intake.forget(ids)
 
 
-def _inode(found: os.stat_result) -> int:
-    return found.st_ino & ((1 << 63) - 1)
-
-
-def _walker(catalogue: Catalogue, settings: Settings, observer: Observer) -> Walker:
+def source_walker(catalogue: Catalogue, settings: Settings, observer: Observer) -> Walker:
     """A walker that leaves out the archive's own files, should they be in the source."""
     archive = catalogue.path.resolve()
     own = {archive.with_name(archive.name + end) for end in ("", "-wal", "-shm", ".lock", ".new")}

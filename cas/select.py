@@ -21,9 +21,9 @@ class Selection:
         self, catalogue: Catalogue, snapshot: int | None, exact: bool, paths: tuple[str, ...]
     ) -> None:
         self._catalogue = catalogue
-        self._run = snapshot
+        self.run = snapshot
         if exact and snapshot is None:
-            self._run = 1 << 61
+            self.run = 1 << 61
         elif snapshot is not None and not any(
             done.run == snapshot for done in catalogue.snapshots()
         ):
@@ -38,19 +38,20 @@ class Selection:
         Where a path was a folder and something else too, the newer keeps the name and the
         older becomes `name~N`, N the run that archived it.
         """
-        if self._run is not None:
-            for row in self._catalogue.state(self._run):
-                yield row.path, row, self._selected(row.path)
+        if self.run is not None:
+            for row in self._catalogue.state(self.run):
+                yield row.path, row, self.selected(row.path)
             return
         renamed = self._renamed()
         for row in self._catalogue.latest():
             path = row.path
-            selected = self._selected(path)
+            selected = self.selected(path)
             if renamed:
                 path = _rename(path, row.kind == EntryKind.FOLDER, renamed)
             yield path, row, selected
 
-    def _selected(self, path: bytes) -> bool:
+    def selected(self, path: bytes) -> bool:
+        """Whether the PATHs name it, or what it is in."""
         if not self._matchers:
             return True
         found = False

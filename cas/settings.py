@@ -13,7 +13,10 @@ from pyarchiver.formats.errors import SettingsError, UnsupportedError
 from pyarchiver.formats.padme import padme_below
 
 PLACEHOLDER = "CHANGE-ME"
-_UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_UNITS = {
+    "": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+}  # fmt: skip
 _SECTIONS = {
     "archive": ("name", "source", "exclude", "ignore"),
     "storage": ("url", "spool"),
@@ -169,12 +172,20 @@ def _path(name: str, text: str, base: Path) -> Path:
         raise SettingsError(f"setting {name!r}: {error}") from None
 
 
-def _size(name: str, text: str, low: int, high: int) -> int:
-    match = re.fullmatch(r"(\d{1,15})\s*([a-z]*)", text, re.IGNORECASE)
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 232 MiB or 10MB; SettingsError where it is none."""
+    match = re.fullmatch(r"(\d{1,15})\s*([a-z]*)", text.strip(), re.IGNORECASE)
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
-        raise SettingsError(f"setting {name!r} is no size such as 232 MiB (KiB, MiB, GiB)")
-    size = int(match[1]) * unit
+        raise SettingsError(f"{text!r} is no size such as 232 MiB or 64 MB")
+    return int(match[1]) * unit
+
+
+def _size(name: str, text: str, low: int, high: int) -> int:
+    try:
+        size = parse_size(text)
+    except SettingsError as error:
+        raise SettingsError(f"setting {name!r}: {error}") from None
     if not low <= size <= high:
         raise SettingsError(f"setting {name!r} must be from {low >> 10} KiB to {high >> 10} KiB")
     return size

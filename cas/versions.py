@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyarchiver.cas.database import Database
-from pyarchiver.cas.rows import FORKS_MAX, Batch, Known, VersionRow, split
+from pyarchiver.cas.rows import FORKS_MAX, Batch, Known, VersionRow, join, split
 from pyarchiver.formats.entry import EntryKind
 
 
@@ -80,6 +80,69 @@ class Versions(Database):
         older = f"SELECT min(id) FROM ({newest}) GROUP BY folder, name HAVING count(*) > 1"
         values = int(EntryKind.GONE), int(EntryKind.FOLDER)
         return list(self._versions(f"v.id IN ({older})", *values))
+
+    def listing(self, run: int | None, deleted: bool) -> Iterator[VersionRow]:
+        """As `latest` with `deleted`, as `state` otherwise (of now without a `run`); by path."""
+        if deleted:
+            newest = "SELECT max(id) FROM versions WHERE kind != ?1 GROUP BY folder, name"
+            values: tuple[int, ...] = (int(EntryKind.GONE),)
+        else:
+            newest = "SELECT max(id) FROM versions WHERE run <= ?2 GROUP BY folder, name"
+            values = int(EntryKind.GONE), 1 << 61 if run is None else run
+        condition = f"v.id IN ({newest}) AND v.kind != ?1 ORDER BY f.path, v.name"
+        return self._versions(condition, *values)
+
+    def history(self) -> Iterator[VersionRow]:
+        """Every state of every path, path by path and oldest first."""
+        return self._versions("1 ORDER BY f.path, v.name, v.id")
+
+    def is_newest(self, row: VersionRow) -> bool:
+        """Whether a state still stands: nothing came after it, and it was not deleted."""
+        query = (
+            "SELECT p.version FROM paths p JOIN folders f ON f.id = p.folder"
+            " WHERE f.path = ? AND p.name = ?"
+        )
+        found = self._db.execute(query, (row.folder, row.name)).fetchone()
+        return found is not None and found[0] == row.sequence
+
+    def fields_of_kind(self, kind: EntryKind) -> Iterator[bytes]:
+        """The fields of every version of a kind."""
+        rows = self._db.execute("SELECT fields FROM versions WHERE kind = ?", (int(kind),))
+        return (fields for (fields,) in rows)
+
+    def changes_by_run(self) -> dict[int, tuple[int, int]]:
+        """For each run: paths that it found new or changed, paths that it found gone."""
+        query = "SELECT run, sum(kind != ?1), sum(kind = ?1) FROM versions GROUP BY run"
+        rows = self._db.execute(query, (int(EntryKind.GONE),))
+        return {run: (new, gone) for run, new, gone in rows}
+
+    def hold(self, run: int | None) -> None:
+        """Keep the state of a run (None: of now) at hand, to be asked for by `held`."""
+        newest = "SELECT max(id) FROM versions WHERE run <= ?1 GROUP BY folder, name"
+        self._db.execute("DROP TABLE IF EXISTS temp.held")
+        self._db.execute(
+            "CREATE TEMP TABLE held (folder BLOB, name BLOB, version INTEGER, kind INTEGER,"
+            " PRIMARY KEY (folder, name)) WITHOUT ROWID"
+        )
+        self._db.execute(
+            "INSERT INTO held SELECT f.path, v.name, v.id, v.kind"
+            " FROM versions v JOIN folders f ON f.id = v.folder"
+            f" WHERE v.id IN ({newest}) AND v.kind != ?2",
+            (1 << 61 if run is None else run, int(EntryKind.GONE)),
+        )
+
+    def held(self, folder: bytes) -> dict[bytes, tuple[int, int]]:
+        """(version, kind) of what is held in a folder, by name."""
+        rows = self._db.execute("SELECT name, version, kind FROM held WHERE folder = ?", (folder,))
+        return {name: (version, kind) for name, version, kind in rows}
+
+    def held_below(self, path: bytes) -> Iterator[bytes]:
+        """The paths of all that is held below a folder, at any depth."""
+        rows = self._db.execute(
+            "SELECT folder, name FROM held WHERE folder = ?1 OR (folder >= ?2 AND folder < ?3)",
+            (path, path + b"/", path + b"0"),
+        )
+        return (join(folder, name) for folder, name in rows)
 
     def _versions(self, condition: str, *values: object) -> Iterator[VersionRow]:
         query = (

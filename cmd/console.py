@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _REDRAW = 0.1
 _LINE_EVERY = 30.0
+_UNITS = {"deleting": "objects"}
 _ALWAYS_TOLD = ("archiving", "restoring", "deleting")
 
 
@@ -57,7 +58,7 @@ class Console:
     def begin(self, phase: str, files: int | None, size: int | None) -> None:
         """Show a new phase."""
         self._phase = phase
-        self._unit = "objects" if phase == "deleting" else "files"
+        self._unit = _UNITS.get(phase, "files")
         self._files = self._read = self._stored = 0
         self._began = self._drawn = time.monotonic()
         if self._terminal:
@@ -107,6 +108,36 @@ class Console:
         if self.problems and not self._json:
             self._print(f"{len(self.problems):,} problems, listed above")
         return code
+
+    def rows(self, rows: Iterable[tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
+        """Print the text of each row as it comes; with --json return the fields of all instead."""
+        if self._json:
+            return [fields for fields, _ in rows]
+        for _, text in rows:
+            sys.stdout.write(text + "\n")
+        return []
+
+    def line(self, text: str) -> None:
+        """Print a line of the result, unless quiet."""
+        if not self._quiet:
+            click.echo(text)
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+        """Lines of aligned columns; a head that begins with > aligns to the right."""
+        import io
+
+        from rich.console import Console as Terminal
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+        for head in heads:
+            justify: Literal["left", "right"] = "right" if head.startswith(">") else "left"
+            table.add_column(head.removeprefix(">"), justify=justify, no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        text = io.StringIO()
+        Terminal(file=text, width=1000, color_system=None).print(table, markup=False)
+        return [line.rstrip() for line in text.getvalue().splitlines()]
 
     def secret(self, *lines: str) -> None:
         """Print what must be seen once, however quiet; with --json on stderr."""

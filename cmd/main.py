@@ -24,6 +24,10 @@ COMMANDS = {
     "resume": "Complete an interrupted run, and add what is new or changed.",
     "restore": "Get files back from the storage.",
     "decrypt": "Get files back from downloaded objects, without the .archive.",
+    "status": "Tell what an archive holds, and what a resume would complete.",
+    "list": "List what is in an archive.",
+    "find": "Find files in all snapshots, and the packs they lie in.",
+    "diff": "Tell what differs between snapshots, or in the source.",
     "delete": "Delete an archive from the storage, for good.",
     "update": "Bring an .archive of an older version up to date.",
 }

@@ -161,7 +161,7 @@ def test_home_of_nobody(tmp_path: Path, setting: str) -> None:
         ("url = ../packs", "url ../packs", 11, ""),
         ("ctime, inode", "ctime, mtime", 8, "'ignore' may name ctime and inode only"),
         ("xchacha20poly1305", "rot13", 14, "'suite' must be one of aegis256, xchacha20poly1305"),
-        ("64 MiB", "64 MB", 15, "'pack size' is no size"),
+        ("64 MiB", "64 MX", 15, "'pack size': '64 MX' is no size"),
         ("64 MiB", "1 MiB", 15, "'pack size' must be from"),
         ("1024 KiB", "1000 KiB", 16, "'chunk size' must be a power of two"),
         ("= 19", "= 20", 17, "'compression' must be a number from 1 to 19"),
@@ -222,7 +222,7 @@ def test_pack_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "text", ["16777215", "15 MiB", "4294967297", "5 GiB", "0", "", "MiB", "-1 MiB", "1.5 GiB",
-             "1 TiB", "232 MB", "0x10 MiB", "1 GiB 1", "9" * 30]
+             "1 TiB", "232 MX", "0x10 MiB", "1 GiB 1", "9" * 30]
 )  # fmt: skip
 def test_impossible_pack_sizes(text: str) -> None:
     with pytest.raises(SettingsError, match="'pack size'"):

@@ -1,0 +1,50 @@
+"""Whether a path in the source is as the catalogue knows it, without reading the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pyarchiver.cas.ledger import storable_time
+from pyarchiver.cas.rows import Known
+from pyarchiver.cas.settings import Settings
+from pyarchiver.formats.entry import EntryKind
+
+_KINDS = {
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.FOLDER,
+    stat.S_IFLNK: EntryKind.SYMLINK,
+}
+_INODE_MASK = (1 << 63) - 1
+
+
+def kind_of(found: os.stat_result) -> EntryKind | None:
+    """What stands there; None for a socket or device, which is not archived."""
+    return _KINDS.get(stat.S_IFMT(found.st_mode))
+
+
+def inode_of(found: os.stat_result) -> int:
+    """The inode number, as the catalogue keeps it."""
+    return found.st_ino & _INODE_MASK
+
+
+class Comparison:
+    """Unchanged = same kind, size, mtime, ctime and inode; `ignore` may leave out the last two."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.ctime = "ctime" not in settings.ignore
+        self._inode = "inode" not in settings.ignore
+
+    def unchanged(self, before: Known | None, found: os.stat_result) -> bool:
+        """Whether what was `found` need not be looked at again."""
+        if before is None or before.mtime != storable_time(found.st_mtime_ns):
+            return False
+        mode = found.st_mode
+        if stat.S_ISREG(mode):
+            if before.kind != EntryKind.FILE or before.size != found.st_size:
+                return False
+        elif before.kind != kind_of(found):
+            return False
+        if self.ctime and before.ctime != storable_time(found.st_ctime_ns):
+            return False
+        return not self._inode or before.inode == inode_of(found)

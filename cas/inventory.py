@@ -1,0 +1,159 @@
+"""The part of the catalogue that knows objects: their state, their chunks, and their thaws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pyarchiver.cas.rows import DELETED, STORED, NewObject, ObjectRow, Remaining, ThawRow
+from pyarchiver.cas.versions import Versions
+from pyarchiver.formats.header import Kind
+from pyarchiver.formats.payload import CHUNK_ID_SIZE, Index
+
+
+class Inventory(Versions):
+    """Objects, the chunks in them, and what was asked for of them."""
+
+    # Objects
+
+    def staged(self) -> list[ObjectRow]:
+        """Objects that are in the spool and not yet confirmed, oldest first."""
+        return self._objects("state = 0 ORDER BY id")
+
+    def stored(self, object_row: int) -> None:
+        """Commit that the storage has confirmed an object."""
+        with self.transaction():
+            self._db.execute("UPDATE objects SET state = ? WHERE id = ?", (STORED, object_row))
+
+    def record_deleted(self, object_row: int) -> None:
+        """Commit that an object is gone from the storage."""
+        with self.transaction():
+            self._db.execute("UPDATE objects SET state = ? WHERE id = ?", (DELETED, object_row))
+
+    def objects(self, kind: Kind | None = None, after: int = 0) -> list[ObjectRow]:
+        """Objects with a row id above `after`, of one kind or all, oldest first."""
+        if kind is None:
+            return self._objects("id > ? ORDER BY id", after)
+        return self._objects("id > ? AND kind = ? ORDER BY id", after, kind)
+
+    def object_by_id(self, object_id: bytes) -> ObjectRow | None:
+        """The object of that id."""
+        rows = self._objects("object_id = ?", object_id)
+        return rows[0] if rows else None
+
+    def object_by_row(self, row: int) -> ObjectRow:
+        """The object of that row."""
+        return self._objects("id = ?", row)[0]
+
+    def _objects(self, condition: str, *values: object) -> list[ObjectRow]:
+        query = (
+            "SELECT id, object_id, name, kind, number, run, size, blake3, header, state"
+            f" FROM objects WHERE {condition}"
+        )
+        return [ObjectRow(*row) for row in self._db.execute(query, values)]
+
+    def add_object(self, new: NewObject, state: int) -> int:
+        """Insert an object's row and index, within a transaction of the caller."""
+        cursor = self._db.execute(
+            "INSERT INTO objects (object_id, name, kind, number, run, size, blake3, header, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                new.object_id, new.name, int(new.kind), new.number, new.run,
+                new.size, new.blake3, new.header, state,
+            ),
+        )  # fmt: skip
+        row = cursor.lastrowid
+        assert row is not None
+        self.add_indexes(row, new.indexes)
+        return row
+
+    def add_indexes(self, object_row: int, bodies: Iterable[bytes]) -> None:
+        """Insert the bodies of a pack's index, within a transaction of the caller."""
+        self._db.executemany(
+            "INSERT INTO indexes VALUES (?, ?, ?)",
+            ((object_row, part, body) for part, body in enumerate(bodies)),
+        )
+
+    def indexes(self, object_row: int) -> list[bytes]:
+        """The bodies of a pack's index records."""
+        query = "SELECT body FROM indexes WHERE object = ? ORDER BY part"
+        return [body for (body,) in self._db.execute(query, (object_row,))]
+
+    def all_indexes(self) -> Iterator[bytes]:
+        """The bodies of all packs' indexes."""
+        return (body for (body,) in self._db.execute("SELECT body FROM indexes"))
+
+    # Chunks
+
+    def add_chunks(self, object_row: int, bodies: Iterable[bytes]) -> None:
+        """Insert the chunks of a pack; of a chunk that is known already the first place stays.
+
+        Sorted by id, so that the table's pages are filled in order.
+        """
+        ids = [
+            body_ids[at : at + CHUNK_ID_SIZE]
+            for body_ids in (Index.decode(body).ids for body in bodies)
+            for at in range(0, len(body_ids), CHUNK_ID_SIZE)
+        ]
+        self._db.executemany(
+            "INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)",
+            (
+                (bytearray(id_), object_row, ordinal)
+                for id_, ordinal in sorted(zip(ids, range(len(ids)), strict=True))
+            ),
+        )
+
+    def find_chunk(self, chunk_id: bytes) -> tuple[bytes, int] | None:
+        """(object id, ordinal) of a chunk in a staged or stored pack."""
+        row: tuple[bytes, int] | None = self._db.execute(
+            "SELECT o.object_id, c.ordinal FROM chunks c JOIN objects o ON o.id = c.object"
+            " WHERE c.id = ?",
+            (chunk_id,),
+        ).fetchone()
+        return row
+
+    def has_chunks(self) -> bool:
+        """Whether any chunk is known: an empty table need not be asked chunk by chunk."""
+        return self._db.execute("SELECT 1 FROM chunks LIMIT 1").fetchone() is not None
+
+    # Totals
+
+    def object_totals(self) -> list[tuple[int, int, int, int]]:
+        """(kind, state, number, bytes) of all objects."""
+        query = "SELECT kind, state, count(*), sum(size) FROM objects GROUP BY kind, state"
+        return self._db.execute(query).fetchall()
+
+    def size_by_run(self) -> dict[int, int]:
+        """Bytes of the objects that each run sent."""
+        return dict(self._db.execute("SELECT run, sum(size) FROM objects GROUP BY run"))
+
+    def remaining(self) -> list[Remaining]:
+        """The objects that are not deleted, oldest first."""
+        query = "SELECT id, name, size FROM objects WHERE state != ? ORDER BY id"
+        return [Remaining(*row) for row in self._db.execute(query, (DELETED,))]
+
+    def remaining_size(self) -> tuple[int, int]:
+        """(number, bytes) of the objects that are not deleted."""
+        query = "SELECT count(*), coalesce(sum(size), 0) FROM objects WHERE state != ?"
+        count, size = self._db.execute(query, (DELETED,)).fetchone()
+        return int(count), int(size)
+
+    # Thaws: the one thing that a reader records too, in transactions of a row each
+
+    def thaw(self, object_row: int) -> ThawRow | None:
+        """What was asked for of an object."""
+        query = "SELECT asked, ready, until, confirmed FROM thaws WHERE object = ?"
+        row = self._db.execute(query, (object_row,)).fetchone()
+        return row and ThawRow(row[0], row[1], row[2], bool(row[3]))
+
+    def thaws(self) -> Iterator[tuple[str, int, float, float, float | None]]:
+        """(object, bytes, asked, ready, until) of each object that was asked for, oldest first."""
+        query = (
+            "SELECT o.name, o.size, t.asked, t.ready, t.until FROM thaws t"
+            " JOIN objects o ON o.id = t.object ORDER BY t.asked, o.id"
+        )
+        return iter(self._db.execute(query))
+
+    def record_thaw(self, object_row: int, row: ThawRow) -> None:
+        """Commit what is asked for, or known of it now."""
+        with self.transaction():
+            self._db.execute("REPLACE INTO thaws VALUES (?, ?, ?, ?, ?)", (object_row, *row))

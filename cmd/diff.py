@@ -1,0 +1,58 @@
+"""pyarchiver diff ARCHIVE [N [M]]"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyarchiver.cmd.console import Console, with_console
+
+if TYPE_CHECKING:
+    from pyarchiver.cas.diff import Difference
+
+
+@click.command(
+    "diff",
+    epilog="\b\nExamples:\n  pyarchiver diff photos.archive\n  pyarchiver diff photos.archive 3 4",
+)
+@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("old", metavar="[N]", type=click.IntRange(1), required=False)
+@click.argument("new", metavar="[M]", type=click.IntRange(1), required=False)
+@with_console
+def command(console: Console, archive: Path, old: int | None, new: int | None) -> int:
+    """Tell what differs from snapshot N to snapshot M, or to the source as it is now.
+
+    Without N and M: what a resume would archive. Each line is a letter and a path: A added,
+    D deleted, M modified, P properties (mode, owner, time, attributes) only, T another type. In
+    the source no file is read: M is what has another size or time there. Needs neither the
+    password nor the storage; exit code 0 whatever is found.
+    """
+    from pyarchiver.cas.catalogue import Catalogue
+    from pyarchiver.cas.diff import against_source, between
+
+    counts: Counter[str] = Counter()
+
+    def counted(found: Iterable[Difference]) -> Iterator[tuple[dict[str, Any], str]]:
+        from pyarchiver.cas.progress import show
+        from pyarchiver.cmd.listing import path_fields
+
+        for path, change in found:
+            counts[change.name.lower()] += 1
+            yield {"change": change.value, **path_fields(path)}, f"{change.value} {show(path)}"
+
+    with Catalogue.open(archive, write=False) as catalogue:
+        if old is not None and new is not None:
+            found: Iterable[Difference] = between(catalogue, old, new)
+        else:
+            found = against_source(catalogue, old, console)
+        differences = console.rows(counted(found))
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    console.line(told or "no difference")
+    return console.result(
+        {"archive": str(archive), "from": old, "to": new, "counts": dict(counts),
+         "differences": differences},
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""pyarchiver status ARCHIVE"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pyarchiver.cmd.console import Console, size_text, with_console
+
+if TYPE_CHECKING:
+    from pyarchiver.cas.status import Status
+
+
+@click.command("status", epilog="\b\nExample:\n  pyarchiver status photos.archive")
+@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@with_console
+def command(console: Console, archive: Path) -> int:
+    """Tell what ARCHIVE holds: its snapshots, its objects, and what a resume would complete.
+
+    Works during a run. Needs neither the password, nor the source, nor the storage.
+    """
+    from pyarchiver.cas.catalogue import Catalogue
+    from pyarchiver.cas.status import status
+
+    with Catalogue.open(archive, write=False) as catalogue:
+        found = status(catalogue)
+    fields = {
+        "archive": str(archive), **asdict(found),
+        "deduplication": found.deduplication, "compression": found.compression,
+    }  # fmt: skip
+    return console.result(fields, *_lines(console, archive, found))
+
+
+def _lines(console: Console, archive: Path, found: Status) -> Iterator[str]:
+    yield f"{archive}: {found.source} in {found.url}"
+    if found.deletion:
+        yield {
+            "begun": "it is being deleted: pyarchiver delete goes on",
+            "deleted": "it is deleted: its objects are gone",
+        }[found.deletion]
+    yield from _snapshots(console, found)
+    yield (
+        f"{size_text(found.versions_size)} in all versions of all files; "
+        f"{size_text(found.chunks_size)} in {found.chunks:,} distinct chunks "
+        f"(deduplication {found.deduplication:.2f}); {size_text(found.stored)} stored "
+        f"(compression {found.compression:.2f})"
+    )
+    yield ""
+    yield from console.table(
+        ("objects", "state", ">number", ">size"),
+        [(row.kind, row.state, f"{row.count:,}", size_text(row.size)) for row in found.objects],
+    )
+    yield from _to_do(found)
+    yield from _thaws(console, found)
+
+
+def _snapshots(console: Console, found: Status) -> Iterator[str]:
+    from pyarchiver.cmd.listing import time_text
+
+    if not found.snapshots:
+        yield "no snapshot yet"
+        return
+    yield ""
+    yield from console.table(
+        (">snapshot", "ended", ">files", ">size", ">new or changed", ">gone", ">stored"),
+        [
+            (
+                str(row.snapshot), time_text(row.ended), f"{row.files:,}", size_text(row.size),
+                f"{row.new:,}", f"{row.gone:,}", size_text(row.stored),
+            )
+            for row in found.snapshots
+        ],
+    )  # fmt: skip
+    yield ""
+
+
+def _to_do(found: Status) -> Iterator[str]:
+    staged = [row for row in found.objects if row.state == "staged"]
+    if staged:
+        count, size = sum(row.count for row in staged), sum(row.size for row in staged)
+        yield f"to be sent: {count:,} objects, {size_text(size)}: pyarchiver resume sends them"
+    if found.interrupted:
+        yield f"run {found.interrupted} is not complete: pyarchiver resume completes it"
+
+
+def _thaws(console: Console, found: Status) -> Iterator[str]:
+    import time
+
+    from pyarchiver.cmd.listing import time_text
+
+    now = time.time()
+    rows = []
+    for row in found.thaws:
+        if row.until is not None and row.until < now:
+            continue
+        about = row.until or row.ready
+        state = "thawed until" if row.until else "thawing until about"
+        rows.append((row.name, size_text(row.size), state, time_text(int(about * 10**9))))
+    if rows:
+        yield ""
+        yield from console.table(("thaw", ">size", "state", "time"), rows)
