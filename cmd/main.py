@@ -81,6 +81,10 @@ def cli() -> None:
       pyarchiver resume photos.archive
       pyarchiver restore photos.archive ~/restored
       pyarchiver decrypt /mnt/cold ~/restored
+      pyarchiver status photos.archive
+      pyarchiver list photos.archive --long
+      pyarchiver find photos.archive 'IMG_04*.CR3'
+      pyarchiver diff photos.archive
       pyarchiver delete photos.archive
       pyarchiver update photos.archive
     """
