@@ -13,7 +13,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objectfile import PART, ObjectFile
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import ObjectRow
-from pyarchiver.cas.storage import Storage
+from pyarchiver.cas.storage import Checksums, Storage
 from pyarchiver.formats.errors import MissingError, StorageError
 from pyarchiver.formats.names import tag_of
 
@@ -31,7 +31,7 @@ class Courier:
         self._storage = storage
         self._observer = observer
         self._pool = ThreadPoolExecutor(1, "courier")
-        self._under_way: deque[tuple[int, int, Future[None]]] = deque()
+        self._under_way: deque[tuple[int, int, Future[Checksums]]] = deque()
 
     def secure(self, file: ObjectFile, written: Future[None] | None = None) -> Future[None]:
         """Sync the object's file, once `written` has ended."""
@@ -62,9 +62,9 @@ class Courier:
             row, size, sent = self._under_way[0]
             if not sent.done() and (wait_for is None or len(self._under_way) <= wait_for):
                 return
-            sent.result()
+            checksums = sent.result()
             self._under_way.popleft()
-            self._catalogue.stored(row)
+            self._catalogue.stored(row, checksums)
             self.stored += size
             self.objects += 1
             self._observer.advance(stored=size)
@@ -102,6 +102,6 @@ class Courier:
         while self._under_way:
             row, size, sent = self._under_way.popleft()
             if not sent.cancelled() and sent.exception() is None:
-                self._catalogue.stored(row)
+                self._catalogue.stored(row, sent.result())
                 self.stored += size
                 self.objects += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pyarchiver.cas.rows import DELETED, STORED, NewObject, ObjectRow, Remaining, ThawRow
+from pyarchiver.cas.storage import Checksums
 from pyarchiver.cas.versions import Versions
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.payload import CHUNK_ID_SIZE, Index
@@ -19,10 +20,17 @@ class Inventory(Versions):
         """Objects that are in the spool and not yet confirmed, oldest first."""
         return self._objects("state = 0 ORDER BY id")
 
-    def stored(self, object_row: int) -> None:
-        """Commit that the storage has confirmed an object."""
+    def stored(self, object_row: int, checksums: Checksums = ()) -> None:
+        """Commit that the storage has confirmed an object, which has these checksums."""
         with self.transaction():
             self._db.execute("UPDATE objects SET state = ? WHERE id = ?", (STORED, object_row))
+            self._add_checksums(object_row, checksums)
+
+    def _add_checksums(self, object_row: int, checksums: Checksums) -> None:
+        self._db.executemany(
+            "REPLACE INTO checksums VALUES (?, ?, ?)",
+            ((object_row, algorithm, value) for algorithm, value in checksums),
+        )
 
     def record_deleted(self, object_row: int) -> None:
         """Commit that an object is gone from the storage."""

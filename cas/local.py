@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pyarchiver.cas.durable import sync_folder
-from pyarchiver.cas.storage import Stored
+from pyarchiver.cas.storage import Checksums, Stored
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 
 
@@ -62,7 +62,7 @@ class LocalStorage:
         if not self.folder.is_dir():
             raise StorageError(f"storage {self.folder} is not there: is its disk mounted?")
 
-    def put(self, name: str, spooled: Path) -> None:
+    def put(self, name: str, spooled: Path) -> Checksums:
         """Rename within the folder; a file from elsewhere is copied, fsynced and renamed."""
         target = self.folder / name
         with _storage_errors(f"object {name}"):
@@ -76,6 +76,7 @@ class LocalStorage:
                 if not target.exists():
                     raise
             sync_folder(self.folder)
+        return ()
 
     def _copy(self, spooled: Path, part: Path) -> Path:
         if spooled.exists():

@@ -19,6 +19,16 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     # Also: objects may be DELETED, which a program that does not know it would send again.
     2: (
         "CREATE INDEX sizes ON objects (run, kind, state, size)",
+        """CREATE TABLE checksums (
+    object INTEGER NOT NULL,
+    algorithm TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (object, algorithm)
+) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE checks (
+    object INTEGER PRIMARY KEY,
+    checked REAL NOT NULL
+) STRICT""",
         """CREATE TABLE thaws (
     object INTEGER PRIMARY KEY,
     asked REAL NOT NULL,

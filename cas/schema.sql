@@ -42,6 +42,21 @@ CREATE TABLE indexes (
     PRIMARY KEY (object, part)
 ) STRICT;
 
+-- What the storage, too, can tell of an object without reading it: lower-case hex, as computed when
+-- it was sent. algorithm: hashlib's name of it.
+CREATE TABLE checksums (
+    object INTEGER NOT NULL,
+    algorithm TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (object, algorithm)
+) STRICT, WITHOUT ROWID;
+
+-- When each object was last read whole and found sound, in seconds since 1970.
+CREATE TABLE checks (
+    object INTEGER PRIMARY KEY,
+    checked REAL NOT NULL
+) STRICT;
+
 -- Thaws that were asked for; times in seconds since 1970. confirmed: the storage took the request.
 CREATE TABLE thaws (
     object INTEGER PRIMARY KEY,

@@ -28,20 +28,24 @@ class Heat(StrEnum):
     """At once, until it becomes cold again."""
 
 
+Checksums = tuple[tuple[str, str], ...]
+"""(algorithm as hashlib names it, lower-case hex) of a whole object, each algorithm once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One object as the storage tells of it.
 
     `size` in bytes, None where the storage does not say. `until` in seconds since 1970, None
     where it does not say: of a thawing object about when it can be read, of a thawed one until
-    when. `checksums`: (algorithm as hashlib names it, lower-case hex) of the whole object.
+    when. `checksums`: those that the storage knows.
     """
 
     name: str
     size: int | None
     heat: Heat = Heat.WARM
     until: float | None = None
-    checksums: tuple[tuple[str, str], ...] = ()
+    checksums: Checksums = ()
 
 
 class Readable(Protocol):
@@ -73,9 +77,11 @@ class Storage(Readable, Protocol):
     def check(self) -> None:
         """Raise StorageError unless the place is there; never creates it."""
 
-    def put(self, name: str, spooled: Path) -> None:
+    def put(self, name: str, spooled: Path) -> Checksums:
         """Make the fsynced file `spooled` the object `name`, and consume the file.
 
+        Returns the checksums of the file, computed on the way from its bytes, in the algorithms
+        that `list` tells of; none where it tells none, or where an earlier call got through.
         When it returns, the object is durable under its name. Atomic: the name is there with
         all bytes or not at all. Idempotent: if `spooled` is gone and the object is there, an
         earlier call got through.
