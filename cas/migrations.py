@@ -36,6 +36,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     until REAL,
     confirmed INTEGER NOT NULL
 ) STRICT""",
+        "UPDATE chunks SET id = substr(id, 1, 16)",
     ),
 }
 """The statements that lead to each version from the one before; schema.sql has their sum."""

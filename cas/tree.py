@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from pyarchiver.cas.attributes import owner_ids, write_xattrs
-from pyarchiver.cas.durable import sync_folder
+from pyarchiver.cas.durable import sync_below
 from pyarchiver.cas.progress import show
 from pyarchiver.formats.entry import EntryKind, Node
 from pyarchiver.formats.errors import DestinationError
@@ -291,9 +291,7 @@ class Tree:
     def sync(self) -> None:
         """Make all that was restored durable."""
         with self._errors():
-            if hasattr(os, "sync"):
-                os.sync()
-            sync_folder(self.folder)
+            sync_below(self.folder)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from pyarchiver.cas import archiver, create, database, intake, log, packer, press, settings
+from pyarchiver.cas import archiver, create, database, intake, log, packer, press, settings, tree
 from pyarchiver.cas import decrypt as decrypting
 from pyarchiver.cas import restore as restoring
 from pyarchiver.cas.archiver import RunResult
@@ -218,7 +218,7 @@ def tuned(
 
         patch.setattr(database, "_connect", hasty)
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(os, "sync", lambda: None)
+        patch.setattr(tree, "sync_below", lambda folder: None)
         yield
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from pyarchiver.cas import archiver, create, intake, packer, press, settings
+from pyarchiver.cas import archiver, create, intake, packer, press, settings, tree
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.decrypt import decrypt
 from pyarchiver.cas.planner import Request, RestoreResult
@@ -156,8 +156,8 @@ def small(sizes: Sizes) -> Iterator[None]:
         (sealed, "SEGMENT", sizes.segment),
         (keys, "ARGON2_OPS", 1),
         (keys, "ARGON2_MEMORY", 1 << 20),
-        # The whole machine's disks: not for a test that restores hundreds of times.
-        (os, "sync", lambda: None),
+        # A whole disk: not for a test that restores hundreds of times.
+        (tree, "sync_below", lambda folder: None),
     ):
         yield
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import (
@@ -50,7 +51,7 @@ def catalogue(path: Path) -> Iterator[Catalogue]:
 
 
 def chunk(number: int) -> bytes:
-    return number.to_bytes(32, "big")
+    return blake3(number.to_bytes(8, "big")).digest()
 
 
 def index(*ids: bytes) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(secrets.PASSWORD_VARIABLE, PASSWORD)
     monkeypatch.setattr("click.prompt", lambda *_, **__: pytest.fail("asked"))
-    monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr("pyarchiver.cas.tree.sync_below", lambda folder: None)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import warnings
@@ -26,7 +25,7 @@ def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(secrets.PASSWORD_VARIABLE, PASSWORD)
     monkeypatch.delenv(secrets.CODE_VARIABLE, raising=False)
     monkeypatch.setattr("click.prompt", lambda *_, **__: pytest.fail("asked"))
-    monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr("pyarchiver.cas.tree.sync_below", lambda folder: None)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ Typed = Callable[..., list[str]]
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(secrets.PASSWORD_VARIABLE, raising=False)
     monkeypatch.delenv(secrets.CODE_VARIABLE, raising=False)
-    monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr("pyarchiver.cas.tree.sync_below", lambda folder: None)
 
 
 @pytest.fixture

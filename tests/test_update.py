@@ -27,6 +27,7 @@ from pyarchiver.cas.settings import parse
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
+from pyarchiver.formats.entry import decode_node
 from pyarchiver.formats.errors import CatalogueError
 from pyarchiver.formats.keys import new_keys
 
@@ -119,6 +120,12 @@ def test_the_kept_archive_goes_on(
 
     write(place.source / "new.raw", noise("new", 3_000))
     assert place.resume().snapshot == 3
+    # A chunk of version 1 is known still: only the name is new.
+    write(place.source / "again.raw", noise("p1", 9_000))
+    assert place.resume().snapshot == 4
+    with Catalogue.open(place.archive, write=False) as catalogue:
+        content = {row.path: decode_node(row.fields).content for row in catalogue.state(4)}
+    assert content[b"again.raw"] == content[b"shoot/copy.raw"]
     assert dump(copy_of(place)) == before
 
 
