@@ -114,6 +114,7 @@ class _Run:
 
     def __exit__(self, *_: object) -> None:
         self._packer.close()
+        self._log.close()
         self._courier.close()
 
     def execute(self, allow_empty: bool) -> RunResult:

@@ -96,6 +96,13 @@ class Log:
         self._run = run
         self._keys = catalogue.keys
         self._compressor = compressor(_LEVEL, ENTRIES_RAW)
+        self._open: _LogObject | None = None
+
+    def close(self) -> None:
+        """Give up an object that was not finished, and remove its spool file."""
+        # An interrupt may have come between the commit and the next line.
+        if self._open and self._catalogue.object_by_id(self._open.header.object_id) is None:
+            self._open.file.discard()
 
     def pending(self) -> bool:
         """Whether the catalogue knows anything that no manifest says."""
@@ -155,9 +162,10 @@ class Log:
         header, key = new_header(self._suite, self._keys, self._catalogue.slots, kind)
         name = object_name(header.archive_id, kind, number, header.object_id)
         about = About(self._run, head.number, head.hash, number, part, int(time.time()), PROGRAM)
-        file = _LogObject(header, name, ObjectFile(self._courier.spool, name, header, key), about)
-        file.add([(Type.ABOUT, about.encode())])
-        return file
+        file = ObjectFile(self._courier.spool, name, header, key)
+        self._open = _LogObject(header, name, file, about)
+        self._open.add([(Type.ABOUT, about.encode())])
+        return self._open
 
     def _closing_records(self, runs: list[RunComplete]) -> list[_Record]:
         settings = (Type.SETTINGS, Settings(self._catalogue.settings).encode())

@@ -25,10 +25,13 @@ class ObjectFile:
         self.path = spool / (name + PART)
         self._hasher = blake3()
         self.size = 0
+        self._descriptor = -1
         try:
             self._descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             self._sealer = Sealer(header, key, self._write)
         except OSError as error:
+            if self._descriptor >= 0:
+                self.discard()
             raise _spool_error(self.path, error) from None
 
     def feed(self, buffers: Iterable[Buffer]) -> None:
@@ -65,6 +68,11 @@ class ObjectFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
 
     @property
     def blake3(self) -> bytes:

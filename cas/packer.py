@@ -143,10 +143,11 @@ class Packer:
         if self._open:
             unfinished.append(self._open)
         for pack in unfinished:
-            pack.file.close()
             # An interrupt may have come between the commit and the next line.
             if self._catalogue.object_by_id(pack.header.object_id) is None:
-                pack.file.path.unlink(missing_ok=True)
+                pack.file.discard()
+            else:
+                pack.file.close()
 
     def _place(self, pressed: Pressed) -> None:
         raw = pressed.raw
