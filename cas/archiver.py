@@ -25,7 +25,7 @@ from pyarchiver.cas.log import Log
 from pyarchiver.cas.packer import Packer
 from pyarchiver.cas.progress import Observer, Quiet, show
 from pyarchiver.cas.rows import Known, join
-from pyarchiver.cas.settings import Settings, parse
+from pyarchiver.cas.settings import Settings, settings_of
 from pyarchiver.cas.storage import Storage, open_storage
 from pyarchiver.cas.walk import Folder, Walker
 from pyarchiver.formats.entry import EntryKind, Hole
@@ -65,8 +65,8 @@ def resume(
     the next call goes on from there.
     """
     catalogue.refuse_deleted()
-    settings = parse(catalogue.settings, Path("/"))
-    storage = open_storage(settings.url)
+    settings = settings_of(catalogue)
+    storage = open_storage(settings)
     storage.check()
     with _Run(catalogue, storage, settings, observer, rehash) as run:
         return run.execute(allow_empty)

@@ -33,7 +33,7 @@ def check(settings: Settings, archive: Path) -> Settings:
         )
     settings = replace(settings, source=settings.source.resolve())
     Walker(settings.source, settings.exclude, set(), Quiet()).root_stat()
-    open_storage(settings.url)
+    open_storage(settings)
     parts = urlsplit(settings.url)
     if parts.scheme == "file":
         folder = Path(unquote(parts.path)).resolve()
@@ -55,7 +55,7 @@ def create(
     could not be shown. The password's key takes a second of one core to derive, as it should:
     the caller may read and compress meanwhile.
     """
-    open_storage(settings.url).prepare()
+    open_storage(settings).prepare()
     secret = os.urandom(recovery.SECRET_SIZE)
     own = keys.new_keys()
     code = recovery.encode(secret)

@@ -19,7 +19,7 @@ from pyarchiver.cas.durable import sync_folder
 from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import Remaining
-from pyarchiver.cas.settings import parse
+from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.storage import Storage, open_storage
 from pyarchiver.formats.errors import MissingError, StorageError
 from pyarchiver.formats.names import parse_name, tag_of
@@ -42,8 +42,8 @@ def delete(catalogue: Catalogue, observer: Observer) -> DeleteResult:
     """
     if catalogue.deleted:
         return DeleteResult()
-    settings = parse(catalogue.settings, Path("/"))
-    storage = open_storage(settings.url)
+    settings = settings_of(catalogue)
+    storage = open_storage(settings)
     storage.check()
     job = _Deletion(catalogue, storage, storage.spool or spool_folder(catalogue, settings))
     job.survey(observer)

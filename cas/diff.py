@@ -15,7 +15,7 @@ from pyarchiver.cas.compare import Comparison, kind_of
 from pyarchiver.cas.ledger import storable_time
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import Known, VersionRow, join
-from pyarchiver.cas.settings import parse
+from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.walk import Folder
 from pyarchiver.formats.entry import EntryKind, Node, decode_node
 from pyarchiver.formats.errors import SettingsError
@@ -77,7 +77,7 @@ def against_source(
 
 class _SourceDiff:
     def __init__(self, catalogue: Catalogue, snapshot: int | None, observer: Observer) -> None:
-        settings = parse(catalogue.settings, Path("/"))
+        settings = settings_of(catalogue)
         self._catalogue = catalogue
         self._unchanged = Comparison(settings).unchanged
         self._walker = source_walker(catalogue, settings, observer)

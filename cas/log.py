@@ -15,6 +15,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.objectfile import ObjectFile
 from pyarchiver.cas.rows import Head, NewObject, join
+from pyarchiver.cas.settings import without_credentials
 from pyarchiver.cas.version import PROGRAM
 from pyarchiver.formats.aead import suite_named
 from pyarchiver.formats.block import compressor
@@ -168,7 +169,7 @@ class Log:
         return self._open
 
     def _closing_records(self, runs: list[RunComplete]) -> list[_Record]:
-        settings = (Type.SETTINGS, Settings(self._catalogue.settings).encode())
+        settings = (Type.SETTINGS, Settings(without_credentials(self._catalogue.settings)).encode())
         return [settings, *((Type.RUN, run.encode()) for run in runs)]
 
     def _units(self, after: Head) -> Iterator[_Unit]:

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import configparser
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from pyarchiver.cas.figures import FIGURES, edited, ini_section, profile_of
+from pyarchiver.cas.profiles import PROFILES, Profile
+from pyarchiver.cas.units import parse_size
 from pyarchiver.formats.aead import SUITES
 from pyarchiver.formats.errors import SettingsError, UnsupportedError
 from pyarchiver.formats.padme import padme_below
 
+if TYPE_CHECKING:
+    from pyarchiver.cas.catalogue import Catalogue
+
 PLACEHOLDER = "CHANGE-ME"
-_UNITS = {
-    "": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
-    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-}  # fmt: skip
-_SECTIONS = {
+# Settings of one kind of storage, by the scheme of its URL, and their defaults.
+OPTIONS: dict[str, dict[str, str]] = {"sftp": {}, "s3": {}}
+# What is kept in the .archive alone, and never in a manifest.
+CREDENTIALS: frozenset[str] = frozenset()
+_SECTIONS: dict[str, Collection[str]] = {
     "archive": ("name", "source", "exclude", "ignore"),
-    "storage": ("url", "spool"),
+    "storage": ("url", "profile", "spool", "upload limit", "download limit"),
     "format": ("suite", "pack size", "chunk size", "compression"),
 }
-_OPTIONAL = {"exclude", "ignore", "spool"}
+# Settings of these are known as section.name: the same name may stand in several.
+_NAMED: dict[str, Collection[str]] = {"profile": FIGURES, **OPTIONS}
+_OPTIONAL = {"exclude", "ignore", "spool", "profile", "upload limit", "download limit"}
 _DEFAULTS = {
     "suite": "aegis256",
     "pack size": "232 MiB",
@@ -33,7 +44,11 @@ _DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Checked settings. Sizes in bytes; `source` and `spool` absolute; `url` a full URL."""
+    """Checked settings. Sizes in bytes; `source` and `spool` absolute; `url` a full URL.
+
+    `profile`: what the storage can do and charges. `options`: the ini section that is named as the
+    URL's scheme. Limits in bytes a second, 0 for none.
+    """
 
     name: str
     source: Path
@@ -45,9 +60,20 @@ class Settings:
     pack_size: int = padme_below(232 << 20)
     chunk_size: int = 512 << 10
     compression: int = 3
+    profile: Profile = PROFILES["local-disk"]
+    options: Mapping[str, str] = field(default_factory=dict)
+    upload_limit: int = 0
+    download_limit: int = 0
+
+    @property
+    def scheme(self) -> str:
+        """The kind of storage: file, sftp, s3."""
+        return urlsplit(self.url).scheme
 
     def values(self) -> dict[str, str]:
-        """As plain strings, to be kept in the .archive and, sealed, in manifests."""
+        """As plain strings, to be kept in the .archive and, `without_credentials`, in manifests."""
+        figures = {f"profile.{name}": text for name, text in edited(self.profile).items()}
+        options = {f"{self.scheme}.{name}": text for name, text in self.options.items()}
         return {
             "name": self.name,
             "source": str(self.source),
@@ -59,15 +85,37 @@ class Settings:
             "pack size": str(self.pack_size),
             "chunk size": str(self.chunk_size),
             "compression": str(self.compression),
+            "profile": self.profile.name,
+            "upload limit": str(self.upload_limit or ""),
+            "download limit": str(self.download_limit or ""),
+            **figures,
+            **options,
         }
 
 
-def template(name: str | None, source: str | None, storage: str | None) -> str:
-    """The text of a new ini file; what is not given stands there as a placeholder."""
+def without_credentials(values: Mapping[str, str]) -> dict[str, str]:
+    """Settings as manifests have them: they are sealed, and still no place for a password."""
+    return {name: value for name, value in values.items() if name not in CREDENTIALS}
+
+
+def settings_of(catalogue: Catalogue) -> Settings:
+    """The settings that an archive was made with."""
+    return parse(catalogue.settings, Path("/"))
+
+
+def template(
+    name: str | None, source: str | None, storage: str | None, profile: str | None = None
+) -> str:
+    """The text of a new ini file; what is not given stands there as a placeholder.
+
+    With the name of a profile, all its figures follow, to be edited. SettingsError where it is
+    none.
+    """
     text = resources.files(__package__).joinpath("template.ini").read_text("utf-8")
-    for field, value in (("name", name), ("source", source), ("storage", storage)):
-        text = text.replace(f"{{{field}}}", value or PLACEHOLDER)
-    return text
+    text = text.replace("{profile}", profile or "").replace("profile = \n", "profile =\n")
+    for place, value in (("name", name), ("source", source), ("storage", storage)):
+        text = text.replace(f"{{{place}}}", value or PLACEHOLDER)
+    return text + "\n" + ini_section(profile_of(profile, "", {})) if profile else text
 
 
 def read_ini(path: Path) -> Settings:
@@ -86,14 +134,15 @@ def read_ini(path: Path) -> Settings:
         raise SettingsError(f"{path}{_ini_error(error)}") from None
     values = dict(_DEFAULTS)
     for section in parser.sections():
-        if section not in _SECTIONS:
+        known = _SECTIONS.get(section) or _NAMED.get(section)
+        if known is None:
             raise SettingsError(f"{path}{_line(path, f'[{section}]')}: unknown section [{section}]")
         for name, value in parser.items(section):
-            if name not in _SECTIONS[section]:
+            if name not in known:
                 raise SettingsError(
                     f"{path}{_line(path, name)}: unknown setting {name!r} in [{section}]"
                 )
-            values[name] = value.strip()
+            values[name if section in _SECTIONS else f"{section}.{name}"] = value.strip()
     try:
         return parse(values, path.resolve().parent)
     except SettingsError as error:
@@ -143,10 +192,12 @@ def parse(values: dict[str, str], base: Path) -> Settings:
         chunk_size = _size("chunk size", values["chunk size"], 64 << 10, 2 << 20)
         if chunk_size & (chunk_size - 1):
             raise SettingsError("setting 'chunk size' must be a power of two")
+        url = _url(values["url"], base)
+        scheme = urlsplit(url).scheme
         return Settings(
             name=values["name"],
             source=_path("source", values["source"], base),
-            url=_url(values["url"], base),
+            url=url,
             exclude=tuple(filter(None, values.get("exclude", "").splitlines())),
             ignore=ignore,
             spool=_path("spool", values["spool"], base) if values.get("spool") else None,
@@ -154,9 +205,25 @@ def parse(values: dict[str, str], base: Path) -> Settings:
             pack_size=padme_below(_size("pack size", values["pack size"], 16 << 20, 4 << 30)),
             chunk_size=chunk_size,
             compression=_number("compression", values["compression"], 1, 19),
+            profile=profile_of(values.get("profile", ""), scheme, _section("profile", values)),
+            options=OPTIONS.get(scheme, {}) | _section(scheme, values),
+            upload_limit=_limit("upload limit", values.get("upload limit", "")),
+            download_limit=_limit("download limit", values.get("download limit", "")),
         )
     except UnsupportedError as error:
         raise SettingsError(str(error)) from None
+
+
+def _section(section: str, values: dict[str, str]) -> dict[str, str]:
+    """The settings of a section whose settings are known as section.name."""
+    begin = section + "."
+    return {
+        name.removeprefix(begin): value for name, value in values.items() if name.startswith(begin)
+    }
+
+
+def _limit(name: str, text: str) -> int:
+    return _size(name, text, 1 << 10, 1 << 40) if text else 0
 
 
 def _url(text: str, base: Path) -> str:
@@ -170,15 +237,6 @@ def _path(name: str, text: str, base: Path) -> Path:
         return base / Path(text).expanduser()
     except RuntimeError as error:
         raise SettingsError(f"setting {name!r}: {error}") from None
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as 232 MiB or 10MB; SettingsError where it is none."""
-    match = re.fullmatch(r"(\d{1,15})\s*([a-z]*)", text.strip(), re.IGNORECASE)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        raise SettingsError(f"{text!r} is no size such as 232 MiB or 64 MB")
-    return int(match[1]) * unit
 
 
 def _size(name: str, text: str, low: int, high: int) -> int:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
+from pyarchiver.cas.settings import Settings
 from pyarchiver.formats.errors import SettingsError
 
 
@@ -104,11 +104,18 @@ class Storage(Readable, Protocol):
         """Remove an object durably. Idempotent: a missing one is no error."""
 
 
-def open_storage(url: str) -> Storage:
-    """The storage of a URL. Nothing is contacted yet."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        from pyarchiver.cas.local import LocalStorage
+def open_storage(settings: Settings) -> Storage:
+    """The storage that the settings name. Nothing is contacted yet."""
+    return _adapter(settings)
 
-        return LocalStorage.of_url(url)
-    raise SettingsError(f"setting 'url': no storage of kind {parts.scheme}://; use file:///folder")
+
+def _adapter(settings: Settings) -> Storage:
+    """Adapters are imported when they are used: what they stand on takes long to load."""
+    match settings.scheme:
+        case "file":
+            from pyarchiver.cas.local import LocalStorage
+
+            return LocalStorage.of_url(settings.url)
+    raise SettingsError(
+        f"setting 'url': no storage of kind {settings.scheme}://; use file:///folder"
+    )

@@ -22,56 +22,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.plan import Needed
+from pyarchiver.cas.profiles import Terms, Way
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import ThawRow
 from pyarchiver.cas.storage import Heat, Storage
 from pyarchiver.formats.errors import MissingError
 
-# Of what the link could carry in a window: downloads stall, and other things use the link.
-WINDOW_SHARE = 0.5
 # A machine that was asleep finds out soon what the time is.
 _NAP = 60.0
 # Before a measured rate is believed: small reads are all latency.
 _MEASURE_MIN = 16 << 20
-
-
-class Way(StrEnum):
-    """How an object becomes readable."""
-
-    NONE = "none"
-    """It always is."""
-    REQUEST = "request"
-    """By a request, and the storage tells how far it is."""
-    READING = "reading"
-    """The first read fails and starts it; only another read shows whether it is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """A storage's terms for reading back; times in seconds, `rate` in bytes a second.
-
-    `delay` and `longest`: from the request until it can be read, as a rule and at most; `window`:
-    how long it can then be read; `poll`: between looks at what is overdue; `rate`: of the
-    download, until it is measured.
-    """
-
-    way: Way
-    delay: float = 0.0
-    longest: float = 0.0
-    window: float = 86_400.0
-    poll: float = 900.0
-    rate: float = 10e6
-    days: int = 1
-    tier: str = ""
-
-    def budget(self, rate: float) -> float:
-        """Bytes that may be asked for and not yet fetched, at a download of `rate`."""
-        return rate * self.window * WINDOW_SHARE
 
 
 class Clock(Protocol):

@@ -21,7 +21,7 @@ class _Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from pyarchiver.cas.settings import parse_size
+        from pyarchiver.cas.units import parse_size
 
         try:
             return parse_size(value)

@@ -20,11 +20,12 @@ from pyarchiver.formats.errors import SettingsError
 @click.option("--name", metavar="N", help="What the archive is called.")
 @click.option("--source", metavar="DIR", help="The folder to archive.")
 @click.option("--storage", metavar="URL", help="Where the packs go, such as file:///mnt/cold.")
+@click.option("--profile", metavar="NAME", help="The kind of storage, with all its figures.")
 @click.option("--force", is_flag=True, help="Overwrite INI if it is there.")
 @with_console
 def command(
     console: Console, ini: Path, name: str | None, source: str | None, storage: str | None,
-    force: bool,
+    profile: str | None, force: bool,
 ) -> int:  # fmt: skip
     """Write an ini file that explains every setting.
 
@@ -32,7 +33,7 @@ def command(
     """
     from pyarchiver.cas.settings import PLACEHOLDER, template
 
-    text = template(name, source, storage)
+    text = template(name, source, storage, profile)
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
     try:
         with os.fdopen(os.open(ini, flags, 0o600), "w", encoding="utf-8") as file:

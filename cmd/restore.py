@@ -45,6 +45,7 @@ def command(
     from pyarchiver.cas.catalogue import Catalogue
     from pyarchiver.cas.planner import Request, plan, select
     from pyarchiver.cas.restore import restore
+    from pyarchiver.cas.settings import settings_of
     from pyarchiver.cas.storage import open_storage
     from pyarchiver.cas.unlock import unlock
 
@@ -54,7 +55,7 @@ def command(
             return _report_plan(console, plan(catalogue, request, console))
         select(catalogue, request)
         keys = unlock(catalogue, read_secret(password_file, recovery_code))
-        with closing(open_storage(catalogue.settings["url"])) as storage:
+        with closing(open_storage(settings_of(catalogue))) as storage:
             storage.check()
             result = restore(catalogue, storage, keys, dest, request, console)
     return report(console, dest, result)

@@ -13,7 +13,9 @@
     │   └── CodeError         mistyped or wrong recovery code
     ├── StorageError          the storage refuses or does not answer
     │   ├── MissingError      the storage has no object of that name
-    │   └── ColdError         the object must be thawed before it can be read
+    │   ├── ColdError         the object must be thawed before it can be read
+    │   └── TransientError    a connection was lost, or the storage is busy: the same call may work
+    ├── CostError             reading would cost more than was allowed
     ├── CatalogueError        the .archive file is no catalogue, damaged, or too new
     │   └── BusyError         another process is writing to it
     ├── SourceError           the folder to archive cannot be used
@@ -69,6 +71,10 @@ class MissingError(StorageError):
 
 class ColdError(StorageError):
     """The object is cold, or its thaw is still under way."""
+
+
+class TransientError(StorageError):
+    """A lost connection, a timeout, a busy storage: the same call may succeed a little later."""
 
 
 class CostError(ArchiverError):

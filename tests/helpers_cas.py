@@ -189,10 +189,10 @@ def tuned(
     with pytest.MonkeyPatch.context() as patch:
         if pack_size:
 
-            def smaller(values: dict[str, str], base: Path) -> Settings:
-                return replace(settings.parse(values, base), pack_size=pack_size)
+            def smaller(catalogue: Catalogue) -> Settings:
+                return replace(settings.settings_of(catalogue), pack_size=pack_size)
 
-            patch.setattr(archiver, "parse", smaller)
+            patch.setattr(archiver, "settings_of", smaller)
         if block_size:
             patch.setattr(intake, "BLOCK_RAW_MAX", block_size)
             patch.setattr(press, "BLOCK_RAW_MAX", block_size)

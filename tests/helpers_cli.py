@@ -25,7 +25,7 @@ from pyarchiver.cas.decrypt import decrypt
 from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.restore import restore
-from pyarchiver.cas.settings import Settings
+from pyarchiver.cas.settings import Settings, settings_of
 from pyarchiver.cas.storage import open_storage
 from pyarchiver.cas.unlock import unlock
 from pyarchiver.formats import keys, sealed
@@ -206,7 +206,7 @@ class Place:
         """What `pyarchiver restore` does."""
         with Catalogue.open(self.archive, write=False) as catalogue:
             read_keys = unlock(catalogue, PASSWORD)
-            storage = open_storage(catalogue.settings["url"])
+            storage = open_storage(settings_of(catalogue))
             return restore(
                 catalogue, storage, read_keys, destination, request or Request(), observer
             )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyarchiver.cas import settings as settings_module
+from pyarchiver.cas.figures import FIGURES
+from pyarchiver.cas.profiles import PROFILES
 from pyarchiver.cas.settings import PLACEHOLDER, Settings, parse, read_ini, template
 from pyarchiver.formats.errors import SettingsError
 from pyarchiver.formats.padme import padme, padme_below
@@ -298,3 +303,88 @@ def test_settings_survive_the_archive(settings: Settings) -> None:
     values = settings.values()
     assert all(isinstance(text, str) for text in values.values())
     assert parse(values, Path("/elsewhere")) == settings
+
+
+# Profiles, options of a storage, limits
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_figures_of_a_profile_are_shown_and_read_back(tmp_path: Path, name: str) -> None:
+    read = read_ini(written(tmp_path, template("photos", "/pictures", "/packs", name)))
+    assert read.profile == PROFILES[name]
+    assert parse(read.values(), Path("/")) == read
+    assert not any(setting.startswith("profile.") for setting in read.values())
+
+
+def test_every_figure_is_in_the_ini() -> None:
+    fields = {figure.field for figure in FIGURES.values()}
+    profile = PROFILES["aws-deep-archive"]
+    parts: dict[str, Any] = {"": profile, "terms.": profile.terms, "prices.": profile.prices}
+    assert fields == {
+        begin + field.name for begin, part in parts.items() for field in dataclasses.fields(part)
+    } - {"name", "terms", "prices"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name"), [("file", "local-disk"), ("sftp", "sftp"), ("s3", "s3-standard")]
+)
+def test_without_a_name_the_scheme_chooses(scheme: str, name: str) -> None:
+    assert changed(url=f"{scheme}://host/place").profile == PROFILES[name]
+
+
+def test_an_edited_figure_replaces_one(tmp_path: Path) -> None:
+    text = template("photos", "/pictures", "/packs", "aws-deep-archive")
+    text = text.replace("thaw window = 7 d", "thaw window = 36 h")
+    text = text.replace("price of thaw = 0.0025", "price of thaw =")
+    read = read_ini(written(tmp_path, text))
+    known = PROFILES["aws-deep-archive"]
+    assert read.profile.terms == dataclasses.replace(known.terms, window=36 * 3600.0)
+    assert read.profile.terms.days == 2
+    assert read.profile.prices == dataclasses.replace(known.prices, thaw=None)
+    assert parse(read.values(), Path("/")) == read
+    assert read.values()["profile.thaw window"] == "36 h"
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [("rename = no", "rename = perhaps"), ("thaw = request", "thaw = magic"),
+     ("thaw delay = 2 d", "thaw delay = soon"), ("minimum days = 180", "minimum days = half"),
+     ("price of thaw = 0.0025", "price of thaw = cheap"),
+     ("download rate = 10 MB", "download rate = 0 MB"), ("profile = aws", "profile = gcp")],
+)  # fmt: skip
+def test_a_wrong_figure_is_named_with_its_line(tmp_path: Path, line: str, bad: str) -> None:
+    text = template("photos", "/pictures", "/packs", "aws-deep-archive")
+    assert line in text
+    path = written(tmp_path, text.replace(line, bad))
+    number = next(n for n, row in enumerate(path.read_text().splitlines(), 1) if bad in row)
+    with pytest.raises(SettingsError, match=f"line {number}: setting '{bad.split(' =')[0]}'"):
+        read_ini(path)
+
+
+def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"unknown setting 'thaw speed' in \[profile\]"):
+        read_ini(written(tmp_path, INI + "\n[profile]\nthaw speed = high\n"))
+
+
+def test_an_unknown_profile_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'profile' must be one of"):
+        template("photos", "/pictures", "/packs", "nowhere")
+
+
+def test_limits() -> None:
+    settings = changed(upload_limit="5 MB", download_limit="64 KiB")
+    assert (settings.upload_limit, settings.download_limit) == (5_000_000, 65_536)
+    assert parse(settings.values(), Path("/")) == settings
+    assert (changed().upload_limit, changed().download_limit) == (0, 0)
+    with pytest.raises(SettingsError, match="'upload limit'"):
+        changed(upload_limit="fast")
+
+
+def test_options_of_the_storage_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings_module.OPTIONS, "sftp", {"port": "22", "password": ""})
+    monkeypatch.setattr(settings_module, "CREDENTIALS", frozenset({"sftp.password"}))
+    values = VALUES | {"url": "sftp://host/packs", "sftp.password": "secret", "s3.region": "x"}
+    settings = parse(values, Path("/"))
+    assert settings.options == {"port": "22", "password": "secret"}
+    assert parse(settings.values(), Path("/")) == settings
+    assert "secret" not in str(settings_module.without_credentials(settings.values()))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyarchiver.cas.local import LocalStorage
+from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.storage import Storage, Stored, open_storage
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 
@@ -334,10 +335,14 @@ def test_size_after_growth_is_seen(folder: LocalStorage) -> None:
     assert folder.get_into(NAME, 0, into) == 6
 
 
+def opened(url: str) -> Storage:
+    return open_storage(Settings("photos", Path("/source"), url))
+
+
 @pytest.mark.parametrize("name", ["plain", "with space", "ümläut", "per%20cent", "a#b", "a?b"])
 def test_url_of_a_folder(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
-    storage = open_storage(folder.as_uri())
+    storage = opened(folder.as_uri())
     assert isinstance(storage, LocalStorage)
     assert storage.folder == folder
     assert storage.spool == folder
@@ -349,14 +354,14 @@ def test_url_of_a_folder(tmp_path: Path, name: str) -> None:
 )
 def test_impossible_urls(url: str) -> None:
     with pytest.raises(SettingsError, match="'url'"):
-        open_storage(url)
+        opened(url)
 
 
 @pytest.mark.parametrize("url", ["file:///archive#1", "file:///archive?1"])
 def test_url_that_loses_its_end_is_refused_or_kept(url: str) -> None:
     """As a user types it: another folder than the one he named must not be used."""
     try:
-        storage = open_storage(url)
+        storage = opened(url)
     except SettingsError:
         return
     assert isinstance(storage, LocalStorage)

@@ -15,9 +15,10 @@ from helpers_cold import HOUR, ColdFolder, FakeClock
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.plan import Needed
 from pyarchiver.cas.planner import Request, RestoreResult
+from pyarchiver.cas.profiles import WINDOW_SHARE, Terms, Way
 from pyarchiver.cas.restore import restore
 from pyarchiver.cas.storage import Heat
-from pyarchiver.cas.thaw import WINDOW_SHARE, Terms, Thawing, Way
+from pyarchiver.cas.thaw import Thawing
 from pyarchiver.cas.unlock import unlock
 from pyarchiver.formats.errors import ColdError, CostError
 from pyarchiver.formats.header import Kind

@@ -31,6 +31,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.rows import DELETED, STAGED
+from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.storage import open_storage
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
@@ -163,8 +164,8 @@ def test_spooled_parts_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_spool_apart_from_the_storage(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def far(url: str) -> Any:
-        storage = open_storage(url)
+    def far(settings: Settings) -> Any:
+        storage = open_storage(settings)
         storage.spool = None
         return storage
 

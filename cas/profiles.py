@@ -1,0 +1,185 @@
+"""Profiles: what differs between storages, as data. Every figure can be edited in the ini file.
+
+A profile says what a storage can do, how its objects are thawed, and what it charges. The
+figures here are those of the day that `prices` names; the ini's section [profile] replaces them
+(figures.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Of what the link could carry in a window: downloads stall, and other things use the link.
+WINDOW_SHARE = 0.5
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+
+
+class Way(StrEnum):
+    """How an object becomes readable."""
+
+    NONE = "none"
+    """It always is."""
+    REQUEST = "request"
+    """By a request, and the storage tells how far it is."""
+    READING = "reading"
+    """The first read fails and starts it; only another read shows whether it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A storage's terms for reading back; times in seconds, `rate` in bytes a second.
+
+    `delay` and `longest`: from the request until it can be read, as a rule and at most; `window`:
+    how long it can then be read; `poll`: between looks at what is overdue; `rate`: of the
+    download, until it is measured; `tier`: of the request, as the storage names it.
+    """
+
+    way: Way = Way.NONE
+    delay: float = 0.0
+    longest: float = 0.0
+    window: float = DAY
+    poll: float = 15 * MINUTE
+    rate: float = 10e6
+    tier: str = ""
+
+    @property
+    def days(self) -> int:
+        """The window in days, as requests for a thaw count it."""
+        return max(1, math.ceil(self.window / DAY))
+
+    def budget(self, rate: float) -> float:
+        """Bytes that may be asked for and not yet fetched, at a download of `rate`."""
+        return rate * self.window * WINDOW_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a storage charges, in `currency`, without tax; None: not known.
+
+    `storage` and `copy` (of a thawed object, while it can be read) for a GB (10^9 bytes) and 30
+    days, `thaw` and `download` for a GB, `puts`, `thaws` and `gets` for 1,000 requests.
+    """
+
+    currency: str = "EUR"
+    storage: float | None = 0.0
+    puts: float | None = 0.0
+    thaw: float | None = 0.0
+    thaws: float | None = 0.0
+    copy: float | None = 0.0
+    gets: float | None = 0.0
+    download: float | None = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One kind of storage.
+
+    `rename`, `append`, `utime`: whether files can be; `sizes`: whether it tells the size of an
+    object; `ranges`: whether a part of an object can be read. Objects deleted within
+    `minimum_days` are charged as if they had stayed; each object is charged for `overhead` bytes
+    more than it has. Storage classes: empty for the storage's own.
+    """
+
+    name: str
+    rename: bool = True
+    append: bool = True
+    utime: bool = True
+    sizes: bool = True
+    ranges: bool = True
+    pack_class: str = ""
+    manifest_class: str = ""
+    minimum_days: int = 0
+    overhead: int = 0
+    terms: Terms = Terms()
+    prices: Prices = Prices()
+
+    def storage_class(self, is_pack: bool) -> str:
+        """The class of packs, which are read rarely, or of manifests and checkpoints."""
+        return self.pack_class if is_pack else self.manifest_class
+
+
+OF_SCHEME = {"file": "local-disk", "sftp": "sftp", "s3": "s3-standard"}
+_AWS = "us-east-1, 2025, from secondary sources, not verified: see aws.amazon.com/s3/pricing"
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("local-disk"),
+        Profile("sftp"),
+        # Tape behind an SFTP gateway: no sizes of objects over 256 MiB, sealed again after a day.
+        Profile(
+            "ovh-cloud-archive",
+            rename=False,
+            append=False,
+            utime=False,
+            sizes=False,
+            terms=Terms(Way.READING, 4 * HOUR, 12 * HOUR, DAY, 15 * MINUTE),
+            prices=Prices(
+                "EUR", None, None, None, None, 0.0, 0.0, None,
+                "not known: see the contract at ovhcloud.com",
+            ),
+        ),
+        # Tape with an S3 interface; requests name days and no tier.
+        Profile(
+            "ovh-cold-archive",
+            rename=False,
+            append=False,
+            utime=False,
+            pack_class="DEEP_ARCHIVE",
+            manifest_class="STANDARD",
+            minimum_days=180,
+            terms=Terms(Way.REQUEST, 24 * HOUR, 48 * HOUR, 7 * DAY, 15 * MINUTE),
+            prices=Prices(
+                "EUR", None, None, None, None, None, 0.0, 0.0,
+                "downloads free (ovhcloud.com, cold archive FAQ, 2026-01); the rest is not known",
+            ),
+        ),
+        Profile(
+            "aws-glacier-flexible",
+            rename=False,
+            append=False,
+            utime=False,
+            pack_class="GLACIER",
+            manifest_class="STANDARD",
+            minimum_days=90,
+            overhead=32 << 10,
+            terms=Terms(Way.REQUEST, 12 * HOUR, 24 * HOUR, 7 * DAY, 15 * MINUTE, tier="Bulk"),
+            prices=Prices("USD", 0.0036, 0.03, 0.0, 0.0, 0.023, 0.0004, 0.09, _AWS),
+        ),
+        Profile(
+            "aws-deep-archive",
+            rename=False,
+            append=False,
+            utime=False,
+            pack_class="DEEP_ARCHIVE",
+            manifest_class="STANDARD",
+            minimum_days=180,
+            overhead=32 << 10,
+            terms=Terms(Way.REQUEST, 48 * HOUR, 72 * HOUR, 7 * DAY, 15 * MINUTE, tier="Bulk"),
+            prices=Prices("USD", 0.00099, 0.05, 0.0025, 0.025, 0.023, 0.0004, 0.09, _AWS),
+        ),
+        Profile(
+            "scaleway-glacier",
+            rename=False,
+            append=False,
+            utime=False,
+            pack_class="GLACIER",
+            manifest_class="STANDARD",
+            terms=Terms(Way.REQUEST, 12 * HOUR, 24 * HOUR, 7 * DAY, 15 * MINUTE, tier="Standard"),
+            prices=Prices(
+                "EUR", None, 0.0, 0.009, 0.0, None, 0.0, None,
+                "thaw: Scaleway's documentation of 2023-11; the rest is not verified",
+            ),
+        ),
+        Profile(
+            "s3-standard",
+            rename=False,
+            append=False,
+            utime=False,
+            prices=Prices("USD", None, None, 0.0, 0.0, 0.0, None, None, "not known: see the bill"),
+        ),
+    )
+}  # fmt: skip
