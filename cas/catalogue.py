@@ -21,7 +21,7 @@ from pyarchiver.cas.rows import (
 )
 from pyarchiver.formats import wire
 from pyarchiver.formats.errors import CatalogueError
-from pyarchiver.formats.header import Kind
+from pyarchiver.formats.header import Kind, parse_front
 from pyarchiver.formats.keys import Slot, WriteKeys
 from pyarchiver.formats.records import RunComplete
 
@@ -91,6 +91,15 @@ class Catalogue(Inventory):
                 f"the start of {self.path} was interrupted before anything was sent: start it again"
             )
         return tuple(wire.unpack(packed))
+
+    def set_slots(self, slots: tuple[Slot, ...]) -> None:
+        """Commit other slots for the objects that are written from now on."""
+        self.configure(slots=wire.pack(slots))
+
+    def slots_unsent(self) -> bool:
+        """Whether no object has the slots yet: the newest was written before they changed."""
+        row = self._db.execute("SELECT header FROM objects ORDER BY id DESC LIMIT 1").fetchone()
+        return row is not None and parse_front(row[0]).slots != self.slots
 
     def _keep_slots(self, slots: tuple[Slot, ...]) -> None:
         self.configure(slots=wire.pack(slots))

@@ -58,20 +58,18 @@ def open_object(
 
     candidate: Found | None = find_header(read_at, length)
     while candidate is not None:
+        other = candidate.swapped()
         try:
             keys = unlock(candidate.header)
-            if keys is None:
-                return None
-            key = candidate.header.object_key(keys)
+            if keys is not None:
+                opener = Opener(candidate, candidate.header.object_key(keys), read_at, length)
+                return OpenObject(name, candidate.header, keys, opener, candidate.notices)
         except DamagedError:
-            # The front may parse and yet be altered: its MAC says so, and the end is tried.
-            candidate = candidate.swapped()
-            if candidate is None:
+            if other is None:
                 raise
-            continue
-        opener = Opener(candidate, key, read_at, length)
-        return OpenObject(name, candidate.header, keys, opener, candidate.notices)
-    raise AssertionError("not reached")
+        # The front may parse and yet be altered, its slots too: then the copy at the end counts.
+        candidate = other
+    return None
 
 
 class ChunkMap:

@@ -7,6 +7,7 @@ what is missing or damaged is reported.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,8 +74,37 @@ def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> In
     Raises PasswordError or CodeError where there are objects and none opens.
     """
     found: dict[bytes, Inventory] = {}
-    locked = 0
-    for file in folder.files():
+    locked = _open_all(folder, folder.files(), keyring, found, observer)
+    if found:
+        # A slot that opens serves every object of its archive, those that were tried before too.
+        locked = _open_all(folder, locked, keyring, found, observer)
+    for file in locked:
+        observer.notice(f"{file}: of another archive or under another password; skipped")
+    if not found:
+        if locked:
+            raise refusal(keyring.secret, "any object there")
+        raise StorageError("no object of pyarchiver is there")
+    found = {key: stock for key, stock in found.items() if stock.packs or stock.log}
+    if not found:
+        raise StorageError("no object that can be used is there")
+    best = max(found.values(), key=lambda stock: len(stock.packs) + len(stock.log))
+    for stock in found.values():
+        if stock is not best:
+            count = len(stock.packs) + len(stock.log)
+            observer.problem(f"{count} objects of another archive with this password: skipped")
+    return best
+
+
+def _open_all(
+    folder: ObjectFolder,
+    files: Iterable[str],
+    keyring: Keyring,
+    found: dict[bytes, Inventory],
+    observer: Observer,
+) -> list[str]:
+    """Open files and sort what is in them into `found`, by archive; returns those locked."""
+    locked = []
+    for file in files:
         try:
             opened = open_object(folder.raw, file, keyring.keys)
         except ForeignError:
@@ -90,26 +120,13 @@ def take_stock(folder: ObjectFolder, keyring: Keyring, observer: Observer) -> In
             observer.problem(f"{file}: cannot be opened: {error}")
             continue
         if opened is None:
-            locked += 1
-            observer.notice(f"{file}: of another archive or under another password; skipped")
+            locked.append(file)
             continue
         for notice in opened.notices:
             observer.notice(f"{file}: {notice}")
         stock = found.setdefault(opened.header.archive_id, Inventory(opened.keys))
         _sort_in(folder, file, opened, stock, observer)
-    if not found:
-        if locked:
-            raise refusal(keyring.secret, "any object there")
-        raise StorageError("no object of pyarchiver is there")
-    found = {key: stock for key, stock in found.items() if stock.packs or stock.log}
-    if not found:
-        raise StorageError("no object that can be used is there")
-    best = max(found.values(), key=lambda stock: len(stock.packs) + len(stock.log))
-    for stock in found.values():
-        if stock is not best:
-            count = len(stock.packs) + len(stock.log)
-            observer.problem(f"{count} objects of another archive with this password: skipped")
-    return best
+    return locked
 
 
 def _sort_in(
@@ -142,7 +159,8 @@ def rebuild(
 ) -> tuple[Catalogue, ReadKeys]:
     """A catalogue at `path` of all that the objects in a folder say, open for writing."""
     stock = take_stock(folder, keyring, observer)
-    slots = next(reversed((stock.log or stock.packs).values())).header.slots
+    newest = max((stock.log or stock.packs).values(), key=_written)
+    slots = newest.header.slots
     catalogue = Catalogue.create(path, stock.keys.writer(), slots, {"name": "rebuilt"})
     try:
         _Rebuild(folder, stock, catalogue, observer).run()
@@ -302,6 +320,12 @@ class _Rebuild:
                 )
             mine = hash_object(self._folder.raw, found.file)
             hashes.setdefault(about.number, set()).add(mine)
+
+
+def _written(found: Found) -> tuple[int, int]:
+    """For the newest, which has the slots that count: objects bear the time of their making."""
+    about = found.about
+    return (about.number, about.written) if about else (0, 0)
 
 
 def _log_order(found: Found) -> tuple[int, int, int]:

@@ -55,7 +55,7 @@ class Status:
 
     `versions_size`: bytes of every version of every file; `chunks_size`: of their distinct
     chunks; `stored`: of the objects that hold them. `interrupted`: the run that a resume completes,
-    0 for none.
+    0 for none. `slots_unsent`: whether a changed password or recovery code is in no object yet.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Status:
     chunks_size: int
     stored: int
     interrupted: int
+    slots_unsent: bool = False
     thaws: list[ThawStatus] = field(default_factory=list)
 
     @property
@@ -102,6 +103,7 @@ def status(catalogue: Catalogue) -> Status:
         chunks_size=chunks_size,
         stored=sum(row.size for row in objects if row.state != _STATES[DELETED]),
         interrupted=catalogue.interrupted_run(),
+        slots_unsent=not deletion and catalogue.slots_unsent(),
         thaws=[ThawStatus(*row) for row in catalogue.thaws()],
     )
 

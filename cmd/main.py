@@ -29,6 +29,7 @@ COMMANDS = {
     "find": "Find files in all snapshots, and the packs they lie in.",
     "diff": "Tell what differs between snapshots, or in the source.",
     "delete": "Delete an archive from the storage, for good.",
+    "password": "Change the password, for all that is written from now on.",
     "update": "Bring an .archive of an older version up to date.",
 }
 
@@ -86,6 +87,7 @@ def cli() -> None:
       pyarchiver find photos.archive 'IMG_04*.CR3'
       pyarchiver diff photos.archive
       pyarchiver delete photos.archive
+      pyarchiver password photos.archive
       pyarchiver update photos.archive
     """
 

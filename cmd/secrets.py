@@ -16,6 +16,7 @@ from pyarchiver.formats import recovery
 from pyarchiver.formats.errors import SettingsError
 
 PASSWORD_VARIABLE = "PYARCHIVER_PASSWORD"
+NEW_PASSWORD_VARIABLE = "PYARCHIVER_NEW_PASSWORD"
 CODE_VARIABLE = "PYARCHIVER_RECOVERY_CODE"
 _WORDS = 6
 _SCORE_MIN = 3
@@ -38,18 +39,21 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return password_file(code(function))
 
 
-def read_secret(file: Path | None, use_code: bool) -> str | bytes:
-    """The password, or what the recovery code stands for."""
+def read_secret(file: Path | None, use_code: bool, what: str = "password") -> str | bytes:
+    """The password, asked for as `what`, or what the recovery code stands for."""
     variable = CODE_VARIABLE if use_code else PASSWORD_VARIABLE
     text = _given(file, variable)
     if text is None:
-        text = _prompt("recovery code" if use_code else "password", variable)
+        text = _prompt("recovery code" if use_code else what, variable)
     return recovery.decode(text) if use_code else text
 
 
-def new_password(console: Console, file: Path | None, allow_weak: bool) -> str:
-    """A password for a new archive; one that is typed is asked for twice."""
-    given = _given(file, PASSWORD_VARIABLE)
+def new_password(
+    console: Console, file: Path | None, allow_weak: bool,
+    variable: str = PASSWORD_VARIABLE, what: str = "password",
+) -> str:  # fmt: skip
+    """A new password; one that is typed is asked for twice."""
+    given = _given(file, variable)
     if given is not None:
         if not given:
             raise SettingsError("the password is empty: an archive needs one")
@@ -57,13 +61,13 @@ def new_password(console: Console, file: Path | None, allow_weak: bool) -> str:
             console.notice(f"the password is weak: {why}")
         return given
     while True:
-        password = _prompt("password (empty: six random words)", PASSWORD_VARIABLE)
+        password = _prompt(f"{what} (empty: six random words)", variable)
         if not password:
             return _generated(console)
         why = "" if allow_weak else weakness(password)
         if why:
             click.echo(f"the password is weak: {why}; --weak-password allows it", err=True)
-        elif _prompt("password again") == password:
+        elif _prompt(f"{what} again") == password:
             return password
         else:
             click.echo("the two are not the same", err=True)

@@ -85,6 +85,8 @@ def _to_do(found: Status) -> Iterator[str]:
         yield f"to be sent: {count:,} objects, {size_text(size)}: pyarchiver resume sends them"
     if found.interrupted:
         yield f"run {found.interrupted} is not complete: pyarchiver resume completes it"
+    if found.slots_unsent:
+        yield "the new password or recovery code is in no object yet: pyarchiver resume sends it"
 
 
 def _thaws(console: Console, found: Status) -> Iterator[str]:
