@@ -5,12 +5,13 @@ Retry, rate limits and faults are wrappers of this protocol, not branches in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from pyarchiver.cas.pace import Pace
 from pyarchiver.cas.settings import Settings
 from pyarchiver.formats.errors import SettingsError
 
@@ -104,9 +105,28 @@ class Storage(Readable, Protocol):
         """Remove an object durably. Idempotent: a missing one is no error."""
 
 
-def open_storage(settings: Settings) -> Storage:
-    """The storage that the settings name. Nothing is contacted yet."""
-    return _adapter(settings)
+def open_storage(
+    settings: Settings, *, write: bool = True, tell: Callable[[str], None] | None = None
+) -> Storage:
+    """The storage that the settings name. Nothing is contacted yet.
+
+    Without `write` it refuses to be changed. `tell` hears of connections that were lost and are
+    made again.
+    """
+    storage = _adapter(settings)
+    if settings.scheme != "file":
+        from pyarchiver.cas.wrappers import Patient
+
+        storage = Patient(storage, tell)
+    if settings.download_limit:
+        from pyarchiver.cas.wrappers import Limited
+
+        storage = Limited(storage, Pace(settings.download_limit))
+    if not write:
+        from pyarchiver.cas.wrappers import ReadOnly
+
+        storage = ReadOnly(storage)
+    return storage
 
 
 def _adapter(settings: Settings) -> Storage:

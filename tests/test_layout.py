@@ -32,6 +32,7 @@ HOMES = {
     "pyfastcdc": {"cas/intake.py"},
     "rich": {"cmd"},
     "sqlite3": {"cas/database.py", "cas/plan.py"},
+    "tenacity": {"cas/wrappers.py"},
     "xkcdpass": {"cmd"},
     "zstandard": {"formats", "cas/press.py"},
     "zxcvbn": {"cmd"},

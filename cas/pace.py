@@ -1,0 +1,36 @@
+"""Keeps what is sent or fetched below a number of bytes a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+# Seconds that may be caught up after a pause: a link that was idle is not owed a burst.
+_CREDIT = 0.25
+
+
+class Pace:
+    """Sleeps as long as needed; a rate of 0 never does. For one thread."""
+
+    def __init__(
+        self,
+        rate: float,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.rate = rate
+        self._now = now
+        self._sleep = sleep
+        self._due = 0.0
+
+    def __reduce__(self) -> tuple[type[Pace], tuple[float]]:
+        return Pace, (self.rate,)
+
+    def spend(self, count: int) -> None:
+        """To be called after each `count` bytes."""
+        if not self.rate:
+            return
+        now = self._now()
+        self._due = max(self._due, now - _CREDIT) + count / self.rate
+        if self._due > now:
+            self._sleep(self._due - now)

@@ -1,0 +1,176 @@
+"""Wrappers of a storage: each is a storage itself, and changes one thing of the one in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from pyarchiver.cas.pace import Pace
+from pyarchiver.cas.storage import Checksums, Storage, Stored
+from pyarchiver.formats.errors import StorageError, TransientError
+
+# Attempts at one call: with the pauses between them it may take a quarter of an hour.
+ATTEMPTS = 20
+_PAUSE_MAX = 60.0
+# Read at once under a limit: long reads would come in bursts.
+_SLICE = 256 << 10
+
+
+class Wrapper:
+    """Passes everything on."""
+
+    def __init__(self, inner: Storage) -> None:
+        self.inner = inner
+        self.spool = inner.spool
+
+    def prepare(self) -> None:
+        """Pass on."""
+        self.inner.prepare()
+
+    def check(self) -> None:
+        """Pass on."""
+        self.inner.check()
+
+    def put(self, name: str, spooled: Path) -> Checksums:
+        """Pass on."""
+        return self.inner.put(name, spooled)
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """Pass on."""
+        return self.inner.get_into(name, start, into)
+
+    def size(self, name: str) -> int:
+        """Pass on."""
+        return self.inner.size(name)
+
+    def list(self) -> Iterator[Stored]:
+        """Pass on."""
+        return self.inner.list()
+
+    def look(self, name: str) -> Stored:
+        """Pass on."""
+        return self.inner.look(name)
+
+    def thaw(self, name: str, days: int, tier: str) -> None:
+        """Pass on."""
+        self.inner.thaw(name, days, tier)
+
+    def delete(self, name: str) -> None:
+        """Pass on."""
+        self.inner.delete(name)
+
+    def close(self) -> None:
+        """Pass on."""
+        self.inner.close()
+
+
+class Patient(Wrapper):
+    """Calls again, after longer and longer pauses, where a connection was lost.
+
+    Every method of a storage may be called again: what an earlier call did is found done.
+    """
+
+    def __init__(
+        self,
+        inner: Storage,
+        tell: Callable[[str], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(inner)
+        self._tell = tell
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=1, max=_PAUSE_MAX),
+            before_sleep=self._before_pause,
+            sleep=sleep,
+            reraise=True,
+        )
+
+    def __reduce__(self) -> tuple[type[Patient], tuple[Storage]]:
+        return Patient, (self.inner,)
+
+    def prepare(self) -> None:
+        """Until it is done."""
+        self._retrying(self.inner.prepare)
+
+    def check(self) -> None:
+        """Until it is answered."""
+        self._retrying(self.inner.check)
+
+    def put(self, name: str, spooled: Path) -> Checksums:
+        """Until it is there: a put of unknown outcome is found there, or made again."""
+        return self._retrying(self.inner.put, name, spooled)
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """Until it is read."""
+        return self._retrying(self.inner.get_into, name, start, into)
+
+    def size(self, name: str) -> int:
+        """Until it is answered."""
+        return self._retrying(self.inner.size, name)
+
+    def list(self) -> Iterator[Stored]:
+        """From the beginning where it broke, so nothing is given before all of it came."""
+        yield from self._retrying(lambda: [*self.inner.list()])
+
+    def look(self, name: str) -> Stored:
+        """Until it is answered."""
+        return self._retrying(self.inner.look, name)
+
+    def thaw(self, name: str, days: int, tier: str) -> None:
+        """Until it is asked for."""
+        self._retrying(self.inner.thaw, name, days, tier)
+
+    def delete(self, name: str) -> None:
+        """Until it is gone."""
+        self._retrying(self.inner.delete, name)
+
+    def _before_pause(self, state: RetryCallState) -> None:
+        if self._tell and state.outcome and state.next_action:
+            self._tell(f"{state.outcome.exception()}: again in {state.next_action.sleep:.0f} s")
+
+
+class Limited(Wrapper):
+    """Reads no faster than a number of bytes a second; what is sent paces itself (`pace.py`)."""
+
+    def __init__(self, inner: Storage, pace: Pace) -> None:
+        super().__init__(inner)
+        self._pace = pace
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """In slices, with pauses."""
+        filled = 0
+        while filled < len(into):
+            part = into[filled : filled + _SLICE]
+            count = self.inner.get_into(name, start + filled, part)
+            self._pace.spend(count)
+            filled += count
+            if count < len(part):
+                break
+        return filled
+
+
+class ReadOnly(Wrapper):
+    """Can be read, and asked for thaws, and is never changed."""
+
+    def prepare(self) -> None:
+        """Refused."""
+        raise StorageError("the storage is open for reading only")
+
+    def put(self, name: str, spooled: Path) -> Checksums:
+        """Refused."""
+        raise StorageError(f"object {name}: the storage is open for reading only")
+
+    def delete(self, name: str) -> None:
+        """Refused."""
+        raise StorageError(f"object {name}: the storage is open for reading only")
