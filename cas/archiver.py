@@ -27,6 +27,7 @@ from pyarchiver.cas.progress import Observer, Quiet, show
 from pyarchiver.cas.rows import Known, join
 from pyarchiver.cas.settings import Settings, settings_of
 from pyarchiver.cas.storage import Storage, open_storage
+from pyarchiver.cas.survey import refuse_old_copy
 from pyarchiver.cas.walk import Folder, Walker
 from pyarchiver.formats.entry import EntryKind, Hole
 from pyarchiver.formats.errors import SourceError, StorageError
@@ -61,13 +62,14 @@ def resume(
 ) -> RunResult:
     """Complete an interrupted run of the archive, and add what is new or changed.
 
-    Raises SourceError, StorageError or CatalogueError; what was committed until then stays, and
-    the next call goes on from there.
+    Raises SourceError, StorageError or CatalogueError, the last also for an old copy of the
+    .archive; what was committed until then stays, and the next call goes on from there.
     """
     catalogue.refuse_deleted()
     settings = settings_of(catalogue)
     storage = open_storage(settings)
     storage.check()
+    refuse_old_copy(catalogue, storage, observer)
     with _Run(catalogue, storage, settings, observer, rehash) as run:
         return run.execute(allow_empty)
 

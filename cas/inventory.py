@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pyarchiver.cas.rows import DELETED, STORED, NewObject, ObjectRow, Remaining, ThawRow
+from pyarchiver.cas.rows import (
+    DELETED,
+    STAGED,
+    STORED,
+    Expected,
+    NewObject,
+    ObjectRow,
+    Remaining,
+    ThawRow,
+)
 from pyarchiver.cas.storage import Checksums
 from pyarchiver.cas.versions import Versions
 from pyarchiver.formats.header import Kind
@@ -148,7 +157,47 @@ class Inventory(Versions):
         count, size = self._db.execute(query, (DELETED,)).fetchone()
         return int(count), int(size)
 
-    # Thaws: the one thing that a reader records too, in transactions of a row each
+    # What is in the storage
+
+    def has_objects(self) -> bool:
+        """Whether any object was ever named."""
+        return self._db.execute("SELECT 1 FROM objects LIMIT 1").fetchone() is not None
+
+    def state_of(self, name: str) -> int | None:
+        """The state of an object, None where none was ever named so."""
+        row = self._db.execute("SELECT state FROM objects WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else None
+
+    def expected(self) -> Iterator[Expected]:
+        """The objects that are stored or staged, oldest first."""
+        query = (
+            "SELECT o.id, o.name, o.size, o.state, o.blake3, coalesce(c.checked, 0) FROM objects o"
+            " LEFT JOIN checks c ON c.object = o.id WHERE o.state IN (?, ?) ORDER BY o.id"
+        )
+        return (Expected(*row) for row in self._db.execute(query, (STAGED, STORED)))
+
+    def checksums(self, object_row: int) -> dict[str, str]:
+        """The checksums of an object by their algorithm, apart from its BLAKE3."""
+        query = "SELECT algorithm, value FROM checksums WHERE object = ?"
+        return dict(self._db.execute(query, (object_row,)))
+
+    def unchecked(self) -> int:
+        """How many stored objects were never read again."""
+        query = (
+            "SELECT count(*) FROM objects WHERE state = ? AND id NOT IN (SELECT object FROM checks)"
+        )
+        return int(self._db.execute(query, (STORED,)).fetchone()[0])
+
+    # What a reader records too, in transactions of a row each: checks and thaws
+
+    def record_check(
+        self, object_row: int, checked: float, blake3: bytes, checksums: Checksums
+    ) -> None:
+        """Commit that an object was read whole and is sound, and what it has for checksums."""
+        with self.transaction():
+            self._db.execute("REPLACE INTO checks VALUES (?, ?)", (object_row, checked))
+            self._db.execute("UPDATE objects SET blake3 = ? WHERE id = ?", (blake3, object_row))
+            self._add_checksums(object_row, checksums)
 
     def thaw(self, object_row: int) -> ThawRow | None:
         """What was asked for of an object."""

@@ -47,6 +47,17 @@ class Remaining(NamedTuple):
     size: int
 
 
+class Expected(NamedTuple):
+    """One object that should be in the storage, or is about to be; `checked`: see `checks`."""
+
+    id: int
+    name: str
+    size: int
+    state: int
+    blake3: bytes
+    checked: float
+
+
 class ThawRow(NamedTuple):
     """A thaw that was asked for; times in seconds since 1970.
 

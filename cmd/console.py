@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _REDRAW = 0.1
 _LINE_EVERY = 30.0
-_UNITS = {"deleting": "objects"}
-_ALWAYS_TOLD = ("archiving", "restoring", "deleting")
+_UNITS = {"deleting": "objects", "verifying": "objects"}
+_ALWAYS_TOLD = ("archiving", "restoring", "deleting", "verifying")
 
 
 def size_text(size: int) -> str:

@@ -28,6 +28,7 @@ COMMANDS = {
     "list": "List what is in an archive.",
     "find": "Find files in all snapshots, and the packs they lie in.",
     "diff": "Tell what differs between snapshots, or in the source.",
+    "verify": "See whether all objects are in the storage, and whole.",
     "delete": "Delete an archive from the storage, for good.",
     "password": "Change the password, for all that is written from now on.",
     "update": "Bring an .archive of an older version up to date.",
@@ -86,6 +87,7 @@ def cli() -> None:
       pyarchiver list photos.archive --long
       pyarchiver find photos.archive 'IMG_04*.CR3'
       pyarchiver diff photos.archive
+      pyarchiver verify photos.archive --sample 5%
       pyarchiver delete photos.archive
       pyarchiver password photos.archive
       pyarchiver update photos.archive

@@ -787,19 +787,26 @@ def test_a_missing_manifest_is_noticed(world: World) -> None:
 
 
 def fork(world: World, tmp_path: Path) -> World:
-    """Both copies of an .archive go on by themselves, into one storage."""
+    """Both copies of an .archive go on by themselves, into a storage that hides what is newest."""
     world.write("common", b"common")
     world.resume()
     copy = world.root / "copy.archive"
     shutil.copy(world.archive, copy)
+    seen = set(world.storage.iterdir())
     world.write("first", noise("first", 3000))
     world.resume()
+    hidden = world.root / "hidden"
+    hidden.mkdir()
+    for path in set(world.storage.iterdir()) - seen:
+        path.rename(hidden / path.name)
     (world.source / "first").unlink()
     world.archive.rename(world.root / "ahead.archive")
     copy.rename(world.archive)
     world.write("second", noise("second", 3000))
     world.write("third", noise("third", 3000))
     world.resume()
+    for path in hidden.iterdir():
+        path.rename(world.storage / path.name)
     return world
 
 
