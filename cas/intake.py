@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from blake3 import blake3
-from pyfastcdc import FastCDC
 
+from pyarchiver.cas.cutter import Cutter
 from pyarchiver.formats.entry import Hole
 from pyarchiver.formats.keys import ArchiveKeys
 from pyarchiver.formats.payload import BLOCK_CHUNKS_MAX, BLOCK_RAW_MAX
@@ -81,14 +81,8 @@ class Intake:
         on_read: Callable[[int], None],
     ) -> None:
         self._chunk_key = keys.chunk_key
-        self._cutter = FastCDC(
-            chunk_size,
-            min_size=chunk_size // 4,
-            max_size=chunk_size * 4,
-            normalized_chunking=1,
-            seed=keys.chunker_seed,
-        )
-        self._min, self._max = chunk_size // 4, chunk_size * 4
+        self._cutter = Cutter(chunk_size, keys.chunker_seed)
+        self._min = chunk_size // 4
         self._small = min(self._min, SPARSE_MIN - 1)
         self._find = find
         self._take = take
@@ -154,8 +148,8 @@ class Intake:
         while at < end or carried:
             block = self._block
             left = BLOCK_RAW_MAX - block.used
-            most = BLOCK_CHUNKS_MAX - BLOCK_RAW_MAX // self._min
-            if left < min(self._max, end - at + carried) or len(block.refs) > most:
+            most = BLOCK_CHUNKS_MAX - BLOCK_RAW_MAX // self._cutter.least
+            if left < min(self._cutter.most, end - at + carried) or len(block.refs) > most:
                 self._next_block(carried)
                 block, left = self._block, BLOCK_RAW_MAX
             base = block.used
@@ -166,21 +160,13 @@ class Intake:
             self._on_read(wanted)
             at += wanted
             window = block.memory[base : base + carried + wanted]
-            cut = self._cut_window(window, at == end, content)
+            cut = 0
+            for length in self._cutter.cut(window, at - start - len(window), at == end):
+                content.append(self._keep(window[cut : cut + length], base + cut))
+                cut += length
             carried = len(window) - cut
             if carried and block.used != base + cut:
                 block.memory[block.used : block.used + carried] = window[cut:]
-
-    def _cut_window(self, window: memoryview, ends: bool, content: list[Ref | Hole]) -> int:
-        """Keep the chunks of `window` whose end is certain; returns how far they reach."""
-        cut, base = 0, self._block.used
-        for chunk in self._cutter.cut_buf(window):
-            stop = cut + chunk.length
-            if stop == len(window) and not ends and chunk.length < self._max:
-                break
-            content.append(self._keep(window[cut:stop], base + cut))
-            cut = stop
-        return cut
 
     def _keep(self, data: memoryview, at: int) -> Ref:
         """The reference of the chunk at `at` in the block's memory; a new one becomes its own."""

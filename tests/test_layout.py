@@ -29,7 +29,7 @@ HOMES = {
     "nacl": {"formats"},
     "paramiko": {"cas/sftp.py", "cas/sftp_upload.py"},
     "pathspec": {"cas"},
-    "pyfastcdc": {"cas/intake.py"},
+    "pyfastcdc": {"cas/cutter.py"},
     "rich": {"cmd"},
     "sqlite3": {"cas/database.py", "cas/plan.py"},
     "tenacity": {"cas/wrappers.py"},
