@@ -9,11 +9,37 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
+from pyarchiver.formats.entry import EntryKind, Node
+
 # Not allowed, not known, or (ENOSPC, E2BIG, ERANGE) larger than this file system stores.
 _REFUSED = (
     errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA, errno.EINVAL,
     errno.ENOSPC, errno.E2BIG, errno.ERANGE,
 )  # fmt: skip
+
+# Capabilities of a program, labels: like set-id bits, they give rights to whoever runs it.
+_PRIVILEGED = (b"security.", b"trusted.")
+_SET_ID = 0o6000
+
+
+def privileges(node: Node) -> list[bytes]:
+    """What a node has that gives rights, by name: restored only where it was asked for.
+
+    On a folder the set-group-ID bit says who owns what is made in it, no more.
+    """
+    found = [name for name in node.xattrs if name.startswith(_PRIVILEGED)]
+    if node.mode & _SET_ID and node.kind == EntryKind.FILE:
+        found.insert(0, b"set-id bits")
+    return found
+
+
+def without_privileges(node: Node) -> Node:
+    """The node without what `privileges` names."""
+    if not privileges(node):
+        return node
+    kept = {name: node.xattrs[name] for name in node.xattrs if not name.startswith(_PRIVILEGED)}
+    mode = node.mode & ~_SET_ID if node.kind == EntryKind.FILE else node.mode
+    return node._replace(mode=mode, xattrs=kept)
 
 
 @lru_cache(maxsize=1024)

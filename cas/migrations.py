@@ -19,6 +19,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     # Also: objects may be DELETED, which a program that does not know it would send again.
     2: (
         "CREATE INDEX sizes ON objects (run, kind, state, size)",
+        "CREATE INDEX log ON objects (kind, number, size)",
         """CREATE TABLE checksums (
     object INTEGER NOT NULL,
     algorithm TEXT NOT NULL,

@@ -20,12 +20,16 @@ from pyarchiver.formats.keys import ArchiveKeys
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to restore. `snapshot` None: the latest state of every path ever archived."""
+    """What to restore. `snapshot` None: the latest state of every path ever archived.
+
+    `privileges`: set-id bits and the attributes that give rights, too.
+    """
 
     snapshot: int | None = None
     exact: bool = False
     paths: tuple[str, ...] = ()
     overwrite: bool = False
+    privileges: bool = False
 
 
 @dataclass(slots=True)

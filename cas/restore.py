@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyarchiver.cas.attributes import privileges
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objects import Chunks, OpenObject, open_object, read_chunks
 from pyarchiver.cas.plan import Needed, Piece, Target
@@ -62,7 +63,7 @@ def restore(
     single files is reported to the observer.
     """
     job = Planner(catalogue, request, observer)
-    tree = Tree(destination, _parts_name(catalogue))
+    tree = Tree(destination, _parts_name(catalogue), request.privileges)
     try:
         job.run(tree)
         return _Writer(catalogue, storage, keys, tree, job, observer, thawing).run()
@@ -220,7 +221,7 @@ class _Writer:
         try:
             replace = target.path in self._planned.replaced
             if target.pieces == 1 and len(data) == target.size and not replace:
-                node = self._node(target.version)
+                node = self._node(target.version, target.path)
                 self._done(target, node, self._tree.write_whole(target.path, data, node))
                 return
             part = part_name(target.path, target.version)
@@ -232,14 +233,14 @@ class _Writer:
             self._remaining[target.id] -= 1
             if not self._remaining[target.id]:
                 del self._remaining[target.id]
-                node = self._node(target.version)
+                node = self._node(target.version, target.path)
                 refused = self._tree.finish_part(target.path, part, node, replace)
                 self._done(target, node, refused, 0)
         except PathError as error:
             self._fail(piece.target, str(error))
 
     def _write_empty(self, target: Target) -> None:
-        node = self._node(target.version)
+        node = self._node(target.version, target.path)
         replace = target.path in self._planned.replaced
         if not target.size and not replace:
             self._done(target, node, self._tree.write_whole(target.path, memoryview(b""), node))
@@ -273,8 +274,13 @@ class _Writer:
             self._tree.drop_part(part_name(target.path, target.version))
         self._planned.fail(target.path, "; ".join(reasons))
 
-    def _node(self, version: int) -> Node:
-        return decode_node(self._catalogue.fields(version))
+    def _node(self, version: int, path: bytes) -> Node:
+        """A version's node; says what of it is not restored, because it was not asked for."""
+        node = decode_node(self._catalogue.fields(version))
+        if not self._tree.privileges and (withheld := privileges(node)):
+            names = ", ".join(show(name) for name in withheld)
+            self._observer.notice(f"{show(path)}: left off: {names}; --privileges restores them")
+        return node
 
     @contextmanager
     def _reporting(self, path: bytes) -> Iterator[None]:
@@ -286,7 +292,7 @@ class _Writer:
     # Links and folders
 
     def _symlink(self, path: bytes, version: int) -> None:
-        node = self._node(version)
+        node = self._node(version, path)
         with self._reporting(path):
             found = self._tree.found(path)
             if found is not None:
@@ -327,7 +333,7 @@ class _Writer:
                     wanted.append((path, version))
         for path, version in sorted(wanted, key=_depth, reverse=True):
             with self._reporting(path):
-                self._report_refused(path, self._tree.dress(path, self._node(version)))
+                self._report_refused(path, self._tree.dress(path, self._node(version, path)))
 
 
 def _depth(folder: tuple[bytes, int]) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from pyarchiver.cas.attributes import owner_ids, write_xattrs
+from pyarchiver.cas.attributes import owner_ids, without_privileges, write_xattrs
 from pyarchiver.cas.durable import sync_below
 from pyarchiver.cas.progress import show
 from pyarchiver.formats.entry import EntryKind, Node
@@ -65,11 +65,13 @@ class Tree:
     """The destination folder. `made` holds the folders that were not there before.
 
     Files that come in pieces grow in the folder `parts` at the top, one for each archive, in which
-    the next restore finds them again.
+    the next restore finds them again. Set-id bits and the like are set with `privileges` only: a
+    forged manifest could make a program of root's.
     """
 
-    def __init__(self, folder: Path, parts: bytes) -> None:
+    def __init__(self, folder: Path, parts: bytes, privileges: bool) -> None:
         self.folder = folder
+        self.privileges = privileges
         self._root = os.fsencode(folder.absolute())
         self._parts = self._root + b"/" + parts
         self._parts_made = False
@@ -270,6 +272,7 @@ class Tree:
                 os.close(descriptor)
 
     def _dress_symlink(self, where: bytes, node: Node) -> list[bytes]:
+        node = node if self.privileges else without_privileges(node)
         if self._owner:
             uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
             os.chown(where, uid, gid, follow_symlinks=False)
@@ -279,6 +282,7 @@ class Tree:
         return refused
 
     def _dress(self, target: int | bytes, node: Node) -> list[bytes]:
+        node = node if self.privileges else without_privileges(node)
         if self._owner:
             uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
             os.chown(target, uid, gid)

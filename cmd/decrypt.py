@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, with_console
-from pyarchiver.cmd.restore import report
+from pyarchiver.cmd.restore import privileges_option, report
 from pyarchiver.cmd.secrets import read_secret, reading_options
 from pyarchiver.formats import recovery
 
@@ -17,11 +17,12 @@ from pyarchiver.formats import recovery
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.argument("password", required=False)
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
+@privileges_option
 @reading_options
 @with_console
 def command(
     console: Console, source: Path, dest: Path, password: str | None, overwrite: bool,
-    password_file: Path | None, recovery_code: bool,
+    privileges: bool, password_file: Path | None, recovery_code: bool,
 ) -> int:  # fmt: skip
     """Get files back from downloaded objects, with nothing but them and the password.
 
@@ -37,5 +38,6 @@ def command(
     else:
         secret = recovery.decode(password) if recovery_code else password
         console.notice("a secret on the command line can be seen by others: better be asked")
-    result = decrypt(source, dest, secret, Request(overwrite=overwrite), console)
+    request = Request(overwrite=overwrite, privileges=privileges)
+    result = decrypt(source, dest, secret, request, console)
     return report(console, dest, result)

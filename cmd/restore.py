@@ -15,6 +15,12 @@ from pyarchiver.cmd.secrets import read_secret, reading_options
 if TYPE_CHECKING:
     from pyarchiver.cas.planner import PlanResult, RestoreResult
 
+privileges_option = click.option(
+    "--privileges",
+    is_flag=True,
+    help="Restore set-id bits and security attributes too; with root's rights only.",
+)
+
 
 @click.command(
     "restore",
@@ -30,11 +36,12 @@ if TYPE_CHECKING:
 @click.option("--exact", is_flag=True, help="Leave out what was deleted from the source.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be read; read nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
+@privileges_option
 @reading_options
 @with_console
 def command(
     console: Console, archive: Path, dest: Path, paths: tuple[str, ...], snapshot: int | None,
-    exact: bool, plan_only: bool, overwrite: bool, password_file: Path | None,
+    exact: bool, plan_only: bool, overwrite: bool, privileges: bool, password_file: Path | None,
     recovery_code: bool,
 ) -> int:  # fmt: skip
     """Get files back from the storage into the folder DEST, which mirrors the source.
@@ -49,7 +56,7 @@ def command(
     from pyarchiver.cas.storage import open_storage
     from pyarchiver.cas.unlock import unlock
 
-    request = Request(snapshot, exact, paths, overwrite)
+    request = Request(snapshot, exact, paths, overwrite, privileges)
     with Catalogue.open(archive, write=False) as catalogue:
         if plan_only:
             return _report_plan(console, plan(catalogue, request, console))

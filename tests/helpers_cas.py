@@ -81,13 +81,13 @@ class World:
     def restore(
         self, into: str | Path = "", secret: str | bytes = PASSWORD, **wanted: Any
     ) -> tuple[Path, RestoreResult]:
-        """Restore into a new folder, or the one named."""
+        """Restore, privileges and all, into a new folder, or the one named."""
         folder = self._folder(into)
         storage = LocalStorage(self.storage)
         try:
             with Catalogue.open(self.archive, write=False) as catalogue:
                 keys = unlock(catalogue, secret)
-                request = Request(**wanted)
+                request = Request(privileges=True, **wanted)
                 observer = self._observer()
                 result = restoring.restore(catalogue, storage, keys, folder, request, observer)
         finally:
@@ -105,7 +105,11 @@ class World:
         folder = self._folder(into)
         with _closing_folders():
             result = decrypting.decrypt(
-                source or self.storage, folder, secret, Request(**wanted), self._observer()
+                source or self.storage,
+                folder,
+                secret,
+                Request(privileges=True, **wanted),
+                self._observer(),
             )
         return folder, result
 

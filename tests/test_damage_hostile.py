@@ -126,7 +126,7 @@ class Forger:
         return self.seal(header, key, records + closing, [], About(1, 0, bytes(32), number=1))[0]
 
 
-def _restore(tmp_path: Path, objects: dict[str, bytes]) -> Quiet:
+def _restore(tmp_path: Path, objects: dict[str, bytes], **wanted: bool) -> Quiet:
     """Decrypt; fails where anything outside DEST changes, or where it ends by an exception."""
     folder = tmp_path / "objects"
     folder.mkdir()
@@ -140,7 +140,7 @@ def _restore(tmp_path: Path, objects: dict[str, bytes]) -> Quiet:
     os.utime(tmp_path, ns=(0, 0))
     before = set(tree_of(outside)), sorted(os.listdir(tmp_path)), os.stat(tmp_path).st_mode
     observer = Quiet()
-    decrypt(folder, tmp_path / "out", PASSWORD, Request(), observer)
+    decrypt(folder, tmp_path / "out", PASSWORD, Request(**wanted), observer)
     after = set(tree_of(outside)), sorted(os.listdir(tmp_path)), os.stat(tmp_path).st_mode
     assert after == before
     assert os.stat(tmp_path).st_mtime_ns == 0
@@ -151,10 +151,10 @@ def _restore(tmp_path: Path, objects: dict[str, bytes]) -> Quiet:
     return observer
 
 
-def _hostile(tmp_path: Path, forger: Forger, *entries: tuple[bytes, Node]) -> Quiet:
+def _hostile(tmp_path: Path, forger: Forger, *entries: tuple[bytes, Node], **wanted: bool) -> Quiet:
     """A pack with these entries and a good one, which must come back."""
     data, _ = forger.pack([*entries, (b"good", forger.good())])
-    observer = _restore(tmp_path, {"pack": data})
+    observer = _restore(tmp_path, {"pack": data}, **wanted)
     assert (tmp_path / "out" / "good").read_bytes() == GOOD
     return observer
 
@@ -325,6 +325,33 @@ def test_impossible_attributes(tmp_path: Path, what: str, kind: str) -> None:
     node = node._replace(**ATTRIBUTES[what])
     _hostile(tmp_path, forger, (b"strange", node), (b"other", forger.file((1, OTHER))))
     assert (tmp_path / "out" / "other").read_bytes() == OTHER
+
+
+CAPABILITY = {b"security.capability": bytes.fromhex("0100000282000000000000000000000000000000")}
+
+
+@pytest.mark.parametrize("privileges", [False, True])
+@pytest.mark.parametrize("how", ["whole", "in pieces", "there already"])
+def test_what_gives_rights_is_restored_only_if_asked_for(
+    tmp_path: Path, how: str, privileges: bool
+) -> None:
+    """A forged program of root's: set-user-ID, or with a capability."""
+    forger = Forger()
+    chunks = [(1, OTHER), 4096, (0, GOOD)] if how == "in pieces" else [(1, OTHER)]
+    program = forger.file(*chunks, mode=0o6755, xattrs={b"user.a": b"b", **CAPABILITY})
+    if how == "there already":
+        write(tmp_path / "out" / "program", OTHER)
+    folder = Node(EntryKind.FOLDER, 0o2755, 1)
+    observer = _hostile(
+        tmp_path, forger, (b"program", program), (b"folder", folder), privileges=privileges
+    )
+    made, root = tmp_path / "out" / "program", os.geteuid() == 0
+    assert os.getxattr(made, "user.a") == b"b"
+    assert bool(made.stat().st_mode & 0o6000) == (privileges and root)
+    assert "security.capability" not in os.listxattr(made) or (privileges and root)
+    assert bool((tmp_path / "out" / "folder").stat().st_mode & 0o2000) == root
+    told = [each for each in observer.notices if "--privileges" in each]
+    assert len(told) == (not privileges and how != "there already")
 
 
 @pytest.mark.parametrize("target", [b"", b"\0", b"a\0b", b"x" * 10_000])
