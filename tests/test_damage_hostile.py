@@ -126,7 +126,7 @@ class Forger:
         return self.seal(header, key, records + closing, [], About(1, 0, bytes(32), number=1))[0]
 
 
-def _restore(tmp_path: Path, objects: dict[str, bytes], **wanted: bool) -> Quiet:
+def _restore(tmp_path: Path, objects: dict[str, bytes], request: Request | None = None) -> Quiet:
     """Decrypt; fails where anything outside DEST changes, or where it ends by an exception."""
     folder = tmp_path / "objects"
     folder.mkdir()
@@ -140,7 +140,7 @@ def _restore(tmp_path: Path, objects: dict[str, bytes], **wanted: bool) -> Quiet
     os.utime(tmp_path, ns=(0, 0))
     before = set(tree_of(outside)), sorted(os.listdir(tmp_path)), os.stat(tmp_path).st_mode
     observer = Quiet()
-    decrypt(folder, tmp_path / "out", PASSWORD, Request(**wanted), observer)
+    decrypt(folder, tmp_path / "out", PASSWORD, request or Request(), observer)
     after = set(tree_of(outside)), sorted(os.listdir(tmp_path)), os.stat(tmp_path).st_mode
     assert after == before
     assert os.stat(tmp_path).st_mtime_ns == 0
@@ -151,10 +151,12 @@ def _restore(tmp_path: Path, objects: dict[str, bytes], **wanted: bool) -> Quiet
     return observer
 
 
-def _hostile(tmp_path: Path, forger: Forger, *entries: tuple[bytes, Node], **wanted: bool) -> Quiet:
+def _hostile(
+    tmp_path: Path, forger: Forger, *entries: tuple[bytes, Node], request: Request | None = None
+) -> Quiet:
     """A pack with these entries and a good one, which must come back."""
     data, _ = forger.pack([*entries, (b"good", forger.good())])
-    observer = _restore(tmp_path, {"pack": data}, **wanted)
+    observer = _restore(tmp_path, {"pack": data}, request)
     assert (tmp_path / "out" / "good").read_bytes() == GOOD
     return observer
 
@@ -342,8 +344,9 @@ def test_what_gives_rights_is_restored_only_if_asked_for(
     if how == "there already":
         write(tmp_path / "out" / "program", OTHER)
     folder = Node(EntryKind.FOLDER, 0o2755, 1)
+    request = Request(privileges=privileges)
     observer = _hostile(
-        tmp_path, forger, (b"program", program), (b"folder", folder), privileges=privileges
+        tmp_path, forger, (b"program", program), (b"folder", folder), request=request
     )
     made, root = tmp_path / "out" / "program", os.geteuid() == 0
     assert os.getxattr(made, "user.a") == b"b"

@@ -54,8 +54,9 @@ def test_no_statement_of_a_run_goes_through_all_that_was_archived(tmp_path: Path
 
 
 def test_a_load_works_on_a_small_scale(tmp_path: Path) -> None:
-    load = [sys.executable, ROOT / "bench" / "load.py", "--only", "snapshots", "--scale", "0.001"]
-    done = subprocess.run([*load, "--data", tmp_path], capture_output=True, text=True, check=False)
+    load = [sys.executable, str(ROOT / "bench" / "load.py"), "--data", str(tmp_path)]
+    small_one = [*load, "--only", "snapshots", "--scale", "0.001"]
+    done = subprocess.run(small_one, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| 10 runs |" in done.stdout
     assert not list(tmp_path.iterdir())
