@@ -70,8 +70,8 @@ def resume(
     storage = open_storage(settings)
     storage.check()
     refuse_old_copy(catalogue, storage, observer)
-    with _Run(catalogue, storage, settings, observer, rehash) as run:
-        return run.execute(allow_empty)
+    with _Run(catalogue, storage, settings, observer, rehash, allow_empty) as run:
+        return run.execute()
 
 
 class _Run:
@@ -84,20 +84,22 @@ class _Run:
         settings: Settings,
         observer: Observer,
         rehash: bool,
+        allow_empty: bool,
     ) -> None:
         self._catalogue = catalogue
         self._observer = observer
         self._settings = settings
         self._rehash = rehash
+        self._allow_empty = allow_empty
+        self._unmounted: set[bytes] = set()
         self._comparison = Comparison(settings)
         self._unchanged = self._comparison.unchanged
         self._walker = source_walker(catalogue, settings, observer)
         self._root = self._walker.root_stat()
         spool = storage.spool or _spool(catalogue, settings)
         self._courier = Courier(catalogue, storage, spool, observer)
-        self._courier.resend()
         self._number = catalogue.begin_run(time.time_ns())
-        self._ledger = Ledger(catalogue, self._number)
+        self._ledger = Ledger(catalogue, self._number, self._root.st_dev)
         self._log = Log(catalogue, self._courier, settings.suite, self._number)
         self._packer = Packer(
             catalogue, self._courier, self._ledger, settings, self._number,
@@ -119,9 +121,10 @@ class _Run:
         self._log.close()
         self._courier.close()
 
-    def execute(self, allow_empty: bool) -> RunResult:
+    def execute(self) -> RunResult:
         """The whole run."""
-        self._check_not_empty(allow_empty)
+        self._courier.resend()
+        self._check_not_empty()
         self._begin()
         for folder in self._walker.folders():
             self._folder(folder)
@@ -131,10 +134,10 @@ class _Run:
         self._packer.finish()
         return self._complete()
 
-    def _check_not_empty(self, allow_empty: bool) -> None:
-        with os.scandir(self._walker.root) as found:
-            empty = next(found, None) is None
-        if empty and not allow_empty and self._catalogue.totals()[0]:
+    def _check_not_empty(self) -> None:
+        root = next(self._walker.folders(), None)
+        empty = root is not None and not root.found and not root.hidden
+        if empty and not self._allow_empty and self._catalogue.totals()[0]:
             raise SourceError(
                 f"source {os.fsdecode(self._walker.root)} is empty and the archive is not: is it "
                 "mounted? --allow-empty records all of it as deleted"
@@ -176,6 +179,8 @@ class _Run:
     # One folder, one file
 
     def _folder(self, folder: Folder) -> None:
+        if folder.path in self._unmounted:
+            return
         known = self._catalogue.folder(folder.path)
         if not folder.path:
             self._root_folder(known)
@@ -193,13 +198,28 @@ class _Run:
                 continue
             if kind == EntryKind.FILE:
                 self._file(folder.path, name, found, before, racy)
-            else:
+            elif not self._is_unmounted(path, found, before):
                 self._other(folder.path, name, found, before, racy, kind)
             if before and before.kind == EntryKind.FOLDER and kind != EntryKind.FOLDER:
                 self._gone_below(path)
         for name, before in known.items():
             if name not in folder.hidden and before.kind != EntryKind.GONE and name:
                 self._mark_gone(folder.path, name, before)
+
+    def _is_unmounted(self, path: bytes, found: os.stat_result, before: Known | None) -> bool:
+        """Whether a folder is left as it was, because it seems to be without its disk."""
+        suspected = (
+            not self._allow_empty
+            and self._comparison.unmounted(before, found, self._where(path))
+            and next(self._catalogue.below(path), None) is not None
+        )
+        if suspected:
+            self._unmounted.add(path)
+            self._observer.problem(
+                f"folder {show(path)}: empty, and not the folder that was archived: is its disk "
+                "mounted? left as it was; --allow-empty records all in it as deleted"
+            )
+        return suspected
 
     def _root_folder(self, known: dict[bytes, Known]) -> None:
         before = known.pop(b"", None)
@@ -273,11 +293,7 @@ class _Run:
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        if (
-            found.st_mtime_ns != after.st_mtime_ns
-            or found.st_size != after.st_size
-            or found.st_ino != after.st_ino
-        ):
+        if not self._comparison.same_moment(found, after):
             raise FileChanged
         return found, xattrs, content
 

@@ -94,6 +94,26 @@ def read_xattrs(target: int | bytes) -> Mapping[bytes, bytes]:
     return found
 
 
+_ACLS = "system.posix_acl_access", "system.posix_acl_default"
+
+
+def passes_on_acls(folder: bytes) -> bool:
+    """Whether what is made in a folder gets an ACL from it."""
+    if not hasattr(os, "getxattr"):
+        return False
+    with contextlib.suppress(OSError):
+        return bool(os.getxattr(folder, _ACLS[1]))
+    return False
+
+
+def drop_acls(target: int | bytes, wanted: Mapping[bytes, bytes]) -> None:
+    """Remove the ACLs of an open file, or of a path itself, that are not `wanted`."""
+    for name in _ACLS:
+        if os.fsencode(name) not in wanted:
+            with contextlib.suppress(OSError):
+                os.removexattr(target, name, follow_symlinks=isinstance(target, int))
+
+
 def write_xattrs(target: int | bytes, wanted: Mapping[bytes, bytes]) -> list[bytes]:
     """Set extended attributes; returns the names of those that the system refuses."""
     if not wanted:

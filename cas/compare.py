@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -34,6 +35,30 @@ class Comparison:
     def __init__(self, settings: Settings) -> None:
         self.ctime = "ctime" not in settings.ignore
         self._inode = "inode" not in settings.ignore
+
+    def same_moment(self, before: os.stat_result, after: os.stat_result) -> bool:
+        """Whether nothing was done to a file while it was read."""
+        return (
+            before.st_mtime_ns == after.st_mtime_ns
+            and before.st_size == after.st_size
+            and before.st_ino == after.st_ino
+            # Who sets the mtime back, as tools for pictures do, changes the ctime.
+            and (not self.ctime or before.st_ctime_ns == after.st_ctime_ns)
+        )
+
+    def unmounted(self, before: Known | None, found: os.stat_result, where: bytes) -> bool:
+        """Whether the folder `where` is empty, and another than the one that was archived.
+
+        So is the folder that a disk was mounted on, once it is not. A folder that was emptied is
+        still the same.
+        """
+        if not self._inode or not before or before.kind != EntryKind.FOLDER:
+            return False
+        if not stat.S_ISDIR(found.st_mode) or before.inode == inode_of(found):
+            return False
+        with contextlib.suppress(OSError), os.scandir(where) as entries:
+            return next(entries, None) is None
+        return False
 
     def unchanged(self, before: Known | None, found: os.stat_result) -> bool:
         """Whether what was `found` need not be looked at again."""

@@ -19,7 +19,7 @@ from typing import Self
 import filelock
 
 from pyarchiver.cas.durable import sync_folder
-from pyarchiver.formats.errors import BusyError, CatalogueError
+from pyarchiver.formats.errors import ArchiverError, BusyError, CatalogueError, FormatError
 
 VERSION = 2
 APPLICATION_ID = 0x50594152
@@ -143,9 +143,30 @@ class Database:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            damage = self._damage(error)
+        finally:
+            self.close()
+        if damage:
+            raise CatalogueError(
+                f"{self.path} is damaged ({damage}): use a copy of it, or get the files back with "
+                "pyarchiver decrypt"
+            ) from None
+
+    def _damage(self, error: BaseException | None) -> str:
+        """What is wrong with the file that may have led to this error; empty where nothing is."""
         if isinstance(error, sqlite3.DatabaseError):
-            raise CatalogueError(f"{self.path} is damaged: {error}") from None
+            return str(error)
+        # A damaged page may still hold rows, of which nothing has the type that it should.
+        if not isinstance(error, Exception) or (
+            isinstance(error, ArchiverError) and not isinstance(error, FormatError)
+        ):
+            return ""
+        try:
+            found = str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.DatabaseError as failure:
+            return str(failure)
+        return "" if found == "ok" else found.replace("\n", " ")
 
     def transaction(self) -> Transaction:
         """All that is written within it is committed together, or not at all."""

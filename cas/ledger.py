@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from blake3 import blake3
+
 from pyarchiver.cas.attributes import owner_names
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.intake import Ref
@@ -46,11 +48,13 @@ class Ledger:
     """Collects finished paths and releases their entries after the blocks they need.
 
     An entry equal to the path's newest one is no new version: only what the file system said of
-    the path is noted, so that the next run need not read the file again.
+    the path is noted, so that the next run need not read the file again. `device` is that of the
+    source folder.
     """
 
-    def __init__(self, catalogue: Catalogue, run: int) -> None:
+    def __init__(self, catalogue: Catalogue, run: int, device: int) -> None:
         self._catalogue = catalogue
+        self._device = device
         self._run = run
         self._file_key = catalogue.keys.file_key
         self._sequence = catalogue.last_version()
@@ -122,9 +126,16 @@ class Ledger:
             file_hash,
             content,
             due.link,
-            found.st_ino if found.st_nlink > 1 and kind != EntryKind.FOLDER else 0,
+            self._link_group(found) if kind != EntryKind.FOLDER else 0,
             due.xattrs,
         )
+
+    def _link_group(self, found: os.stat_result) -> int:
+        """What the names of one file have in common; 0 where it has but one."""
+        if found.st_nlink == 1 or found.st_dev == self._device:
+            return found.st_ino if found.st_nlink > 1 else 0
+        # Within the source another disk is mounted, whose numbers begin anew.
+        return int.from_bytes(blake3(b"%d %d" % (found.st_dev, found.st_ino)).digest(length=7))
 
 
 def storable_time(nanoseconds: int) -> int:

@@ -16,7 +16,13 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from pyarchiver.cas.attributes import owner_ids, without_privileges, write_xattrs
+from pyarchiver.cas.attributes import (
+    drop_acls,
+    owner_ids,
+    passes_on_acls,
+    without_privileges,
+    write_xattrs,
+)
 from pyarchiver.cas.durable import sync_below
 from pyarchiver.cas.progress import show
 from pyarchiver.formats.entry import EntryKind, Node
@@ -89,6 +95,7 @@ class Tree:
             raise DestinationError(f"destination {folder}: {error.strerror}") from None
         if not os.access(folder, os.W_OK):
             raise DestinationError(f"destination {folder} cannot be written to")
+        self._inherits = passes_on_acls(self._root)
 
     def where(self, path: bytes) -> bytes:
         """The absolute path of a restored one, its folders known to be real folders."""
@@ -131,6 +138,7 @@ class Tree:
         if not stat.S_ISDIR(os.lstat(self._root + b"/" + folder).st_mode):
             raise PathError(f"{show(folder)} is in the way and is no folder")
         self._checked.add(folder)
+        self._inherits = self._inherits or passes_on_acls(self._root + b"/" + folder)
 
     def link_target(self, path: bytes) -> bytes:
         """What a symbolic link that is there points to."""
@@ -286,6 +294,8 @@ class Tree:
         if self._owner:
             uid, gid = owner_ids(node.uid, node.gid, node.user, node.group)
             os.chown(target, uid, gid)
+        if self._inherits:
+            drop_acls(target, node.xattrs)
         refused = write_xattrs(target, node.xattrs)
         # After chown, which clears the set-id bits; those only with the owner they were for.
         os.chmod(target, node.mode if self._owner else node.mode & 0o1777)

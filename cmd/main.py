@@ -141,6 +141,10 @@ def _explain(error: BaseException) -> tuple[str, Exit]:
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    # A terminal that is closed, unless nohup asked not to mind.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup and signal.getsignal(hangup) == signal.SIG_DFL:
+        signal.signal(hangup, _terminate)
     # Little here is cyclic, and looking for cycles among a million live rows costs a fifth.
     gc.set_threshold(200_000, 20, 100)
     for stream in (sys.stdout, sys.stderr):

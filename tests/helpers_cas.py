@@ -308,7 +308,7 @@ def assert_same(found: Tree, wanted: Tree) -> None:
 def rsync_says(one: Path, other: Path) -> str:
     """What rsync would change to make `other` like `one`; empty where nothing."""
     done = subprocess.run(
-        ["rsync", "-aHXnc", "--delete", "-i", f"{one}/", f"{other}/"],
+        ["rsync", "-aHAXnc", "--delete", "-i", f"{one}/", f"{other}/"],
         capture_output=True, text=True, errors="replace", check=True,
     )  # fmt: skip
     return done.stdout

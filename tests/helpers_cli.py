@@ -84,7 +84,7 @@ def make_tree(root: Path, files: int = 12, size: int = 150_000, label: str = "")
 
 def differences(source: Path, restored: Path) -> str:
     """What rsync would change to make `restored` equal to `source`; empty where nothing."""
-    command = ["rsync", "-aHXnc", "--delete", "-i", f"{source}/", f"{restored}/"]
+    command = ["rsync", "-aHAXnc", "--delete", "-i", f"{source}/", f"{restored}/"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import functools
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from helpers_cli import PASSWORD
+from pyarchiver import cas
 from pyarchiver.cmd import secrets
-from pyarchiver.cmd.main import run
+from pyarchiver.cmd.main import COMMANDS, run
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(
@@ -81,9 +87,29 @@ class Done:
     err: str
 
 
-def as_nobody(*words: str | Path) -> Done:
+def as_nobody(*words: str | Path, niceness: int = 0) -> Done:
     """A command run by a user without any rights, in a process of its own."""
-    return forked(lambda: run([str(word) for word in words]), NOBODY)
+
+    def action() -> int:
+        os.nice(niceness)
+        return run([str(word) for word in words])
+
+    _preload()
+    return forked(action, NOBODY)
+
+
+@functools.cache
+def _preload() -> None:
+    """Load what a command loads when it needs it: nobody may not enter where it is installed."""
+    for name in ("humanize", "pathspec", "rich.console", "rich.progress", "rich.table", "zxcvbn",
+                 *(f"pyarchiver.cmd.{command}" for command in COMMANDS)):  # fmt: skip
+        importlib.import_module(name)
+    for module in pkgutil.iter_modules(cas.__path__, "pyarchiver.cas."):
+        importlib.import_module(module.name)
+    codecs.lookup("utf-8-sig")
+    schema = resources.files(cas).joinpath("schema.sql")
+    if forked(lambda: int(not schema.read_text()), NOBODY).code:
+        pytest.skip("nobody may not enter the folder of the program")
 
 
 def forked(action: Callable[[], int], user: int = 0) -> Done:
