@@ -50,7 +50,7 @@ def _round_trip(home: Path, *more: str) -> Path:
     out = home / "out"
     for words in (["restore", str(home / "photos.archive")], ["decrypt", str(home / "storage")]):
         shutil.rmtree(out, ignore_errors=True)
-        assert run([*words, str(out), "-q"]) == Exit.DONE
+        assert run([*words, str(out), "--privileges", "-q"]) == Exit.DONE
         assert differences(home / "source", out) == ""
     return out
 
@@ -135,7 +135,7 @@ def test_set_id_bits_are_for_their_owner_only() -> None:
         assert _start(home) == Exit.DONE
         for path in (home, home / "photos.archive", *(home / "storage").iterdir()):
             os.chown(path, NOBODY, NOBODY)
-        done = as_nobody("restore", home / "photos.archive", home / "out")
+        done = as_nobody("restore", home / "photos.archive", home / "out", "--privileges")
         assert done.code == Exit.DONE, done.err
         found = (home / "out" / "tool").stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o755, NOBODY)
