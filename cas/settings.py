@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = "CHANGE-ME"
 # Settings of one kind of storage, by the scheme of its URL, and their defaults.
-OPTIONS: dict[str, dict[str, str]] = {"sftp": {}, "s3": {}}
+OPTIONS: dict[str, dict[str, str]] = {
+    "sftp": {},
+    "s3": {"endpoint": "", "region": "", "credentials": "", "addressing": "auto"},
+}
 # What is kept in the .archive alone, and never in a manifest.
 CREDENTIALS: frozenset[str] = frozenset()
 _SECTIONS: dict[str, Collection[str]] = {

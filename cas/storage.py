@@ -136,6 +136,14 @@ def _adapter(settings: Settings) -> Storage:
             from pyarchiver.cas.local import LocalStorage
 
             return LocalStorage.of_url(settings.url)
+        case "s3":
+            try:
+                from pyarchiver.cas.s3 import S3Storage
+            except ImportError as error:
+                raise SettingsError(
+                    f"setting 'url': s3:// needs boto3 ({error}): pip install 'pyarchiver[s3]'"
+                ) from None
+            return S3Storage(settings.url, settings.options, settings.profile)
     raise SettingsError(
         f"setting 'url': no storage of kind {settings.scheme}://; use file:///folder"
     )

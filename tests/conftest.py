@@ -1,4 +1,4 @@
-"""For all tests: deriving a key from a password takes a millisecond, not half a second."""
+"""For all tests: key derivation that takes a millisecond, not half a second; servers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import servers_s3 as s3
 from pyarchiver.formats import keys
 
 
@@ -15,3 +16,35 @@ def cheap_passwords() -> Iterator[None]:
         patch.setattr(keys, "ARGON2_OPS", 1)
         patch.setattr(keys, "ARGON2_MEMORY", 1 << 20)
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_credentials() -> Iterator[None]:
+    """What boto takes from the environment, of this process and those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def rclone_s3_server(
+    tmp_path_factory: pytest.TempPathFactory, s3_credentials: None
+) -> Iterator[s3.Server]:
+    """`rclone serve s3`, one for all tests: each makes a bucket of its own."""
+    with s3.rclone_s3(tmp_path_factory.mktemp("rclone") / "s3") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_process(s3_credentials: None) -> Iterator[s3.Moto]:
+    """moto's server."""
+    with s3.moto_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def moto_server(moto_process: s3.Moto) -> s3.Moto:
+    """moto's server, empty."""
+    moto_process.reset()
+    return moto_process

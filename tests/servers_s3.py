@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -41,6 +42,12 @@ class Server:
 
     endpoint: str
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What stands in [s3]."""
+        return {"endpoint": self.endpoint, "region": "us-east-1"}
+
+    @cached_property
     def client(self) -> Any:
         """A boto3 client, for what a test does by itself."""
         import boto3
@@ -52,7 +59,7 @@ class Server:
 
     def make_bucket(self, name: str = BUCKET) -> None:
         """An empty bucket; one that is there already is kept."""
-        self.client().create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
 
 
 @contextmanager
@@ -66,7 +73,7 @@ def rclone_s3(work: Path) -> Iterator[Server]:
     folder.mkdir(parents=True)
     command: list[str | Path] = [
         RCLONE, "serve", "s3", folder, "--config", os.devnull, "--addr", "127.0.0.1:0",
-        "--auth-key", f"{KEY},{SECRET}", "--dir-cache-time", "0s", "--cache-dir", work / "cache",
+        "--auth-key", f"{KEY},{SECRET}", "--cache-dir", work / "cache",
     ]  # fmt: skip
     log = work / "log"
     with (
@@ -173,11 +180,11 @@ class Moto(Server):
             refused = self._restoring(key)
         if refused is not None:
             return _error(environ, respond, *refused)
-        parts: Iterable[bytes] = moto(environ, respond)
+        if "HTTP_X_AMZ_OPTIONAL_OBJECT_ATTRIBUTES" in headers:
+            return self._listing(moto, environ, respond)
         if "restore" in query:
             self._restore(key)
-        elif "HTTP_X_AMZ_OPTIONAL_OBJECT_ATTRIBUTES" in headers:
-            return [self._with_restore_status(b"".join(parts))]
+        parts: Iterable[bytes] = moto(environ, respond)
         return parts
 
     def _restoring(self, key: str) -> tuple[int, str] | None:
@@ -193,18 +200,21 @@ class Moto(Server):
             if found._status is None:
                 found.status = "IN_PROGRESS"
 
-    def _with_restore_status(self, listing: bytes) -> bytes:
-        text = listing.decode()
+    def _listing(self, moto: Any, environ: _Environ, respond: _Respond) -> Iterable[bytes]:
+        """A listing with each object's RestoreStatus."""
+        answer: list[Any] = []
+        text = b"".join(moto(environ, lambda *given: answer.extend(given))).decode()
         for name, key in self.keys().items():
-            if key._status is None:
-                continue
-            going = key._status == "IN_PROGRESS"
-            status = f"<IsRestoreInProgress>{str(going).lower()}</IsRestoreInProgress>"
-            if not going:
-                status += f"<RestoreExpiryDate>{key._expiry:%Y-%m-%dT%H:%M:%SZ}</RestoreExpiryDate>"
-            tag = f"<Key>{name}</Key>"
-            text = text.replace(tag, f"{tag}<RestoreStatus>{status}</RestoreStatus>")
-        return text.encode()
+            if key._status is not None:
+                tag, going = f"<Key>{name}</Key>", key._status == "IN_PROGRESS"
+                status = f"<IsRestoreInProgress>{str(going).lower()}</IsRestoreInProgress>"
+                if not going:
+                    until = f"{key._expiry:%Y-%m-%dT%H:%M:%SZ}"
+                    status += f"<RestoreExpiryDate>{until}</RestoreExpiryDate>"
+                text = text.replace(tag, f"{tag}<RestoreStatus>{status}</RestoreStatus>")
+        kept = [header for header in answer[1] if header[0].lower() != "content-length"]
+        respond(answer[0], kept)
+        return [text.encode()]
 
 
 def _error(environ: _Environ, respond: _Respond, status: int, code: str) -> Iterable[bytes]:

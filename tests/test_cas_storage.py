@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+import servers_s3 as s3
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.settings import Settings
-from pyarchiver.cas.storage import Storage, Stored, open_storage
+from pyarchiver.cas.storage import Checksums, Heat, Storage, Stored, open_storage
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 
 NAME = "0123456789ab-p-" + "c" * 32
@@ -20,22 +22,24 @@ OTHER = "0123456789ab-m-00000001-" + "d" * 32
 DATA = bytes(range(256)) * 40
 
 
-def local(folder: Path) -> Storage:
-    return LocalStorage(folder / "place" / "inner")
+def nothing() -> None:
+    pass
 
 
-# Each makes a storage whose place is not there yet, from an empty folder of its own.
-STORAGES: dict[str, Callable[[Path], Storage]] = {
-    "file": local,
-}
+def opened(url: str, options: Mapping[str, str] | None = None) -> Storage:
+    return open_storage(Settings("photos", Path("/source"), url, options=options or {}))
 
 
 @dataclass
 class Place:
-    """A storage under test, and where its spool files come from."""
+    """A storage under test, and where its spool files come from.
+
+    `provide` does what its owner must have done before it can be prepared.
+    """
 
     storage: Storage
     spool: Path
+    provide: Callable[[], None] = nothing
 
     def spooled(self, data: bytes, name: str = NAME, folder: Path | None = None) -> Path:
         path = (folder or self.spool) / f"{name}.part"
@@ -43,8 +47,8 @@ class Place:
         path.write_bytes(data)
         return path
 
-    def put(self, data: bytes, name: str = NAME) -> None:
-        self.storage.put(name, self.spooled(data, name))
+    def put(self, data: bytes, name: str = NAME) -> Checksums:
+        return self.storage.put(name, self.spooled(data, name))
 
     def get(self, name: str, start: int, length: int) -> bytes:
         into = bytearray(length)
@@ -55,21 +59,52 @@ class Place:
     def names(self) -> set[str]:
         return {found.name for found in self.storage.list()}
 
+    def sizes(self) -> dict[str, int | None]:
+        """By name; what is found is warm, and found once."""
+        found = list(self.storage.list())
+        assert {stored.heat for stored in found} <= {Heat.WARM}
+        assert len({stored.name for stored in found}) == len(found)
+        return {stored.name: stored.size for stored in found}
 
-def close(storage: Any) -> None:
-    getattr(storage, "close", lambda: None)()
+
+def local(_: pytest.FixtureRequest, folder: Path) -> Place:
+    storage = LocalStorage(folder / "place" / "inner")
+    return Place(storage, storage.folder)
+
+
+def rclone_s3(request: pytest.FixtureRequest, folder: Path) -> Place:
+    return s3_place(request.getfixturevalue("rclone_s3_server"), folder)
+
+
+def moto_s3(request: pytest.FixtureRequest, folder: Path) -> Place:
+    return s3_place(request.getfixturevalue("moto_server"), folder)
+
+
+def s3_place(server: s3.Server, folder: Path) -> Place:
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    storage = opened(f"s3://{bucket}/photos/all", server.options)
+    return Place(storage, folder / "spool", lambda: server.make_bucket(bucket))
+
+
+# Each makes a storage whose place is not there yet, from an empty folder of its own.
+STORAGES: dict[str, Callable[[pytest.FixtureRequest, Path], Place]] = {
+    "file": local,
+    "rclone-s3": rclone_s3,
+    "moto-s3": moto_s3,
+}
 
 
 @pytest.fixture(params=STORAGES)
 def bare(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A storage that nobody has prepared."""
-    storage = STORAGES[request.param](tmp_path)
-    yield Place(storage, storage.spool or tmp_path / "spool")
-    close(storage)
+    place = STORAGES[request.param](request, tmp_path)
+    yield place
+    place.storage.close()
 
 
 @pytest.fixture
 def place(bare: Place) -> Place:
+    bare.provide()
     bare.storage.prepare()
     return bare
 
@@ -81,7 +116,15 @@ def test_put_then_get(place: Place) -> None:
     assert place.get(NAME, 0, len(DATA)) == DATA
     assert place.storage.size(NAME) == len(DATA)
     assert place.storage.look(NAME).size == len(DATA)
-    assert set(place.storage.list()) == {Stored(NAME, len(DATA))}
+    assert place.sizes() == {NAME: len(DATA)}
+
+
+def test_checksums_are_those_that_the_storage_tells(place: Place) -> None:
+    given = place.put(DATA)
+    assert given == place.storage.look(NAME).checksums
+    assert [given] == [found.checksums for found in place.storage.list()]
+    for algorithm, value in given:
+        assert hashlib.new(algorithm, DATA).hexdigest() == value
 
 
 def test_put_of_nothing(place: Place) -> None:
@@ -111,6 +154,12 @@ def test_reading_to_and_fro(place: Place) -> None:
     for start in (500, 0, 300):
         assert place.get(NAME, start, 50) == DATA[start : start + 50]
         assert place.get(OTHER, start, 50) == DATA[::-1][start : start + 50]
+
+
+def test_reading_on_in_small_pieces(place: Place) -> None:
+    place.put(DATA)
+    pieces = [place.get(NAME, start, 100) for start in range(50, len(DATA) + 200, 100)]
+    assert b"".join(pieces) == DATA[50:]
 
 
 def test_get_writes_nothing_behind_what_it_got(place: Place) -> None:
@@ -185,10 +234,10 @@ def test_list_of_nothing(place: Place) -> None:
 
 
 def test_list_of_many(place: Place) -> None:
-    wanted = {Stored(f"object-{number}", number) for number in range(50)}
-    for found in wanted:
-        place.put(bytes(found.size or 0), found.name)
-    assert set(place.storage.list()) == wanted
+    wanted = {f"object-{number}": number for number in range(50)}
+    for name, size in wanted.items():
+        place.put(bytes(size), name)
+    assert place.sizes() == wanted
 
 
 def test_prepare_again_keeps_everything(place: Place) -> None:
@@ -333,10 +382,6 @@ def test_size_after_growth_is_seen(folder: LocalStorage) -> None:
     with path.open("ab") as file:
         file.write(b"def")
     assert folder.get_into(NAME, 0, into) == 6
-
-
-def opened(url: str) -> Storage:
-    return open_storage(Settings("photos", Path("/source"), url))
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "ümläut", "per%20cent", "a#b", "a?b"])
