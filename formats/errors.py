@@ -14,7 +14,8 @@
     ├── StorageError          the storage refuses or does not answer
     │   ├── MissingError      the storage has no object of that name
     │   ├── ColdError         the object must be thawed before it can be read
-    │   └── TransientError    a connection was lost, or the storage is busy: the same call may work
+    │   ├── TransientError    a connection was lost, or the storage is busy: the same call may work
+    │   └── UncertainError    nobody knows whether a put got through: its name is spent
     ├── CostError             reading would cost more than was allowed
     ├── CatalogueError        the .archive file is no catalogue, damaged, or too new
     │   └── BusyError         another process is writing to it
@@ -75,6 +76,10 @@ class ColdError(StorageError):
 
 class TransientError(StorageError):
     """A lost connection, a timeout, a busy storage: the same call may succeed a little later."""
+
+
+class UncertainError(StorageError):
+    """A put was cut where names cannot be used again: the object goes under another name."""
 
 
 class CostError(ArchiverError):

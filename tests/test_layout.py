@@ -27,7 +27,7 @@ HOMES = {
     "humanize": {"cmd"},
     "msgpack": {"formats/wire.py"},
     "nacl": {"formats"},
-    "paramiko": {"cas/sftp.py", "cas/sftp_upload.py"},
+    "paramiko": {"cas/sftp.py", "cas/sftp_client.py", "cas/sftp_login.py"},
     "pathspec": {"cas"},
     "pyfastcdc": {"cas/cutter.py"},
     "rich": {"cmd"},
