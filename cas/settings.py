@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 PLACEHOLDER = "CHANGE-ME"
 # Settings of one kind of storage, by the scheme of its URL, and their defaults.
 OPTIONS: dict[str, dict[str, str]] = {
-    "sftp": {},
+    "sftp": {
+        "login": "key",
+        "key": "",
+        "password": "",
+        "known hosts": "",
+        "new hosts": "refuse",
+        "client": "auto",
+        "uploads": "3",
+    },
     "s3": {"endpoint": "", "region": "", "credentials": "", "addressing": "auto"},
 }
 # What is kept in the .archive alone, and never in a manifest.
-CREDENTIALS: frozenset[str] = frozenset()
+CREDENTIALS = frozenset({"sftp.password"})
 _SECTIONS: dict[str, Collection[str]] = {
     "archive": ("name", "source", "exclude", "ignore"),
     "storage": ("url", "profile", "spool", "upload limit", "download limit"),

@@ -96,9 +96,8 @@ class SftpStorage:
             else:
                 self._put_directly(name, spooled, size)
         elif there != size or not self.profile.sizes:
-            if not self.atomic:
-                raise UncertainError(f"object {name}: an earlier put of it was cut")
-            raise StorageError(f"object {name} is there already: it is not overwritten")
+            kind = StorageError if self.atomic else UncertainError
+            raise kind(f"object {name} is there already: it is not overwritten")
         spooled.unlink()
         return ()
 
@@ -137,9 +136,7 @@ class SftpStorage:
         except TransientError as error:
             raise UncertainError(str(error)) from None
 
-    def _pour(
-        self, session: Client, name: str, handle: bytes, spooled: Path, size: int
-    ) -> None:
+    def _pour(self, session: Client, name: str, handle: bytes, spooled: Path, size: int) -> None:
         try:
             with _opened(spooled) as read:
                 session.pour(handle, read, size)
@@ -231,9 +228,7 @@ class SftpStorage:
         except _LOST as error:
             self.close()
             why = f" ({error})" if str(error) else ""
-            raise TransientError(
-                f"{what}: the connection to {self._host} was lost{why}"
-            ) from None
+            raise TransientError(f"{what}: the connection to {self._host} was lost{why}") from None
         except BaseException:
             # An interrupt may have come in the middle of a packet.
             self.close()

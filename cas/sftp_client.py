@@ -117,9 +117,7 @@ class Client(paramiko.SFTPClient):
                 number = self._next_number()
                 length = head + count
                 _WRITE_HEAD.pack_into(packet, 0, length - 4, CMD_WRITE, number, len(handle))
-                struct.pack_into(
-                    f">{len(handle)}sQI", packet, _WRITE_HEAD.size, handle, at, count
-                )
+                struct.pack_into(f">{len(handle)}sQI", packet, _WRITE_HEAD.size, handle, at, count)
                 self._write_all(view[:length])
                 waiting.add(number)
                 at += count

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -72,7 +72,8 @@ class Login:
         for end in (ours, its):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
-        said = tempfile.TemporaryFile()
+        carrier = ExitStack()
+        said = carrier.enter_context(tempfile.TemporaryFile())
         with its:
             process = subprocess.Popen(
                 self._command(ssh),
@@ -82,24 +83,22 @@ class Login:
                 # Ctrl-C is for us to handle: it must not cut what is under way.
                 start_new_session=True,
             )
-
-        def hang_up() -> None:
-            process.terminate()
-            process.wait()
-            said.close()
-
+        carrier.callback(process.wait)
         try:
-            return Client(ours, hang_up)
+            client = Client(ours, carrier.close)
         except (EOFError, OSError, paramiko.SSHException):
             ours.close()
             process.wait()
             error = self._explained(said)
-            said.close()
+            carrier.close()
             raise error from None
         except BaseException:
             ours.close()
-            hang_up()
+            process.terminate()
+            carrier.close()
             raise
+        carrier.callback(process.terminate)
+        return client
 
     def _command(self, ssh: str) -> list[str]:
         options = {
@@ -208,8 +207,8 @@ class Login:
 
     def _changed_key(self) -> StorageError:
         return StorageError(
-            f"the host key of {self.place} is not the one in {self._known_hosts()}: somebody may be "
-            f"in between. If the server was set up anew: ssh-keygen -f {self._known_hosts()} "
+            f"the host key of {self.place} is not the one in {self._known_hosts()}: somebody may "
+            f"be in between. If the server was set up anew: ssh-keygen -f {self._known_hosts()} "
             f"-R '{self._entry}', and log in once"
         )
 

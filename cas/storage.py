@@ -136,6 +136,10 @@ def _adapter(settings: Settings) -> Storage:
             from pyarchiver.cas.local import LocalStorage
 
             return LocalStorage.of_url(settings.url)
+        case "sftp":
+            from pyarchiver.cas.sftp import SftpStorage
+
+            return SftpStorage(settings.url, settings.options, settings.profile)
         case "s3":
             try:
                 from pyarchiver.cas.s3 import S3Storage
@@ -145,5 +149,6 @@ def _adapter(settings: Settings) -> Storage:
                 ) from None
             return S3Storage(settings.url, settings.options, settings.profile)
     raise SettingsError(
-        f"setting 'url': no storage of kind {settings.scheme}://; use file:///folder"
+        f"setting 'url': no storage of kind {settings.scheme}://; use file:///folder, "
+        "sftp://user@host/folder or s3://bucket/prefix"
     )

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 import servers_s3 as s3
+import servers_sftp as sftp
+from gateway import cold_gateway
 from pyarchiver.formats import keys
 
 
@@ -48,3 +50,27 @@ def moto_server(moto_process: s3.Moto) -> s3.Moto:
     """moto's server, empty."""
     moto_process.reset()
     return moto_process
+
+
+@pytest.fixture(scope="session")
+def sshd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sftp.Server]:
+    """OpenSSH's sshd; each test takes a folder of its own in it."""
+    with sftp.sshd(tmp_path_factory.mktemp("sshd") / "server") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sftp.Server]:
+    """`rclone serve sftp`; each test takes a folder of its own in it."""
+    with sftp.rclone(tmp_path_factory.mktemp("rclone") / "sftp") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def warm_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sftp.Server]:
+    """The fake gateway, which cannot rename, and here seals nothing."""
+    with cold_gateway(tmp_path_factory.mktemp("gateway") / "server") as (server, gateway):
+        gateway.seals = False
+        yield server
+        assert not gateway.refused
+        assert not gateway.overwritten

@@ -31,19 +31,21 @@ PATIENCE = 60
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs: where it listens, what it serves, and what a client needs to log in."""
+    """A server that runs: where it listens, what it serves, and what a client needs to log in.
+
+    `root` is what the server calls `folder`.
+    """
 
     port: int
     folder: Path
     user: str
-    path: str
+    root: str
     key: Path
     known_hosts: Path
 
-    @property
-    def url(self) -> str:
-        """The URL of the folder that it serves."""
-        return f"sftp://{self.user}@127.0.0.1:{self.port}{self.path}"
+    def url(self, path: str = "place") -> str:
+        """The URL of a folder in the one that it serves."""
+        return f"sftp://{self.user}@127.0.0.1:{self.port}{self.root}/{path}"
 
     @property
     def options(self) -> dict[str, str]:
@@ -82,9 +84,9 @@ class Keys:
         path.write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
         return path
 
-    def server(self, port: int, folder: Path, user: str, path: str) -> Server:
+    def server(self, port: int, folder: Path, user: str, root: str) -> Server:
         """What a client needs of a server with these keys."""
-        return Server(port, folder, user, path, self.user, self.known_hosts(port))
+        return Server(port, folder, user, root, self.user, self.known_hosts(port))
 
 
 def free_port() -> int:
@@ -146,7 +148,7 @@ def sshd(work: Path) -> Iterator[Server]:
     )
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     with running([SSHD, "-D", "-e", "-f", config], port, work / "log"):
-        yield keys.server(port, folder, user, f"{folder}/place")
+        yield keys.server(port, folder, user, str(folder))
 
 
 @contextlib.contextmanager
@@ -166,7 +168,7 @@ def rclone(work: Path) -> Iterator[Server]:
         "--cache-dir", work / "cache",
     ]  # fmt: skip
     with running(command, port, work / "log"):
-        yield keys.server(port, folder, USER, "/place")
+        yield keys.server(port, folder, USER, "")
 
 
 # Cuts

@@ -6,20 +6,24 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import servers_s3 as s3
+import servers_sftp as sftp
 from pyarchiver.cas.local import LocalStorage
+from pyarchiver.cas.profiles import PROFILES, Profile, Terms
 from pyarchiver.cas.settings import Settings
+from pyarchiver.cas.sftp import SftpStorage
 from pyarchiver.cas.storage import Checksums, Heat, Storage, Stored, open_storage
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 
 NAME = "0123456789ab-p-" + "c" * 32
 OTHER = "0123456789ab-m-00000001-" + "d" * 32
 DATA = bytes(range(256)) * 40
+WARM_GATEWAY = replace(PROFILES["ovh-cloud-archive"], terms=Terms(), sizes=True)
 
 
 def nothing() -> None:
@@ -72,6 +76,23 @@ def local(_: pytest.FixtureRequest, folder: Path) -> Place:
     return Place(storage, storage.folder)
 
 
+def sshd(request: pytest.FixtureRequest, folder: Path) -> Place:
+    return sftp_place(request.getfixturevalue("sshd_server"), folder, PROFILES["sftp"])
+
+
+def rclone_sftp(request: pytest.FixtureRequest, folder: Path) -> Place:
+    return sftp_place(request.getfixturevalue("rclone_sftp_server"), folder, PROFILES["sftp"])
+
+
+def gateway(request: pytest.FixtureRequest, folder: Path) -> Place:
+    return sftp_place(request.getfixturevalue("warm_gateway"), folder, WARM_GATEWAY)
+
+
+def sftp_place(server: sftp.Server, folder: Path, profile: Profile) -> Place:
+    url = server.url(f"{uuid.uuid4().hex}/with%20space")
+    return Place(SftpStorage(url, server.options, profile), folder / "spool")
+
+
 def rclone_s3(request: pytest.FixtureRequest, folder: Path) -> Place:
     return s3_place(request.getfixturevalue("rclone_s3_server"), folder)
 
@@ -89,6 +110,9 @@ def s3_place(server: s3.Server, folder: Path) -> Place:
 # Each makes a storage whose place is not there yet, from an empty folder of its own.
 STORAGES: dict[str, Callable[[pytest.FixtureRequest, Path], Place]] = {
     "file": local,
+    "sshd": sshd,
+    "rclone-sftp": rclone_sftp,
+    "gateway": gateway,
     "rclone-s3": rclone_s3,
     "moto-s3": moto_s3,
 }
