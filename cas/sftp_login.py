@@ -15,7 +15,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import paramiko
 
@@ -73,12 +73,12 @@ class Login:
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
         carrier = ExitStack()
-        said = carrier.enter_context(tempfile.TemporaryFile())
+        said: IO[bytes] = carrier.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         with its:
             process = subprocess.Popen(
                 self._command(ssh),
-                stdin=its,
-                stdout=its,
+                stdin=its.fileno(),
+                stdout=its.fileno(),
                 stderr=said,
                 # Ctrl-C is for us to handle: it must not cut what is under way.
                 start_new_session=True,
@@ -186,7 +186,7 @@ class Login:
         if path.is_file():
             own = paramiko.SSHConfig.from_path(str(path)).lookup(self.host)
         by_key = self.password is None
-        keys = [str(self.key)] if self.key else own.get("identityfile")
+        keys: Any = [str(self.key)] if self.key else own.get("identityfile")
         ssh.connect(
             own.get("hostname", self.host),
             self.port or int(own.get("port", 22)),
