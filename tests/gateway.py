@@ -45,6 +45,7 @@ class Gateway:
         self.window = 24 * HOUR
         self.sizes = True
         self.seals = True
+        self.full = False
         self.requests: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.overwritten: list[str] = []
@@ -187,21 +188,18 @@ class _Session(paramiko.SFTPServerInterface):
 
 
 class _Download(paramiko.SFTPHandle):
-    """An unsealed object that is being read."""
+    """An unsealed object that is being read. No file stays open: sessions end without notice."""
 
     def __init__(self, session: _Session, path: Path) -> None:
         super().__init__()
         self._session = session
-        self._file = path.open("rb")
+        self._path = path
 
     def read(self, offset: int, length: int) -> bytes | int:
         self._session.count(length)
-        self._file.seek(offset)
-        data = self._file.read(length)
-        return data or SFTP_EOF
-
-    def close(self) -> None:
-        self._file.close()
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length) or SFTP_EOF
 
 
 class _Upload(paramiko.SFTPHandle):
@@ -210,19 +208,19 @@ class _Upload(paramiko.SFTPHandle):
     def __init__(self, session: _Session, path: Path) -> None:
         super().__init__()
         self._session = session
-        self._name = path.name
-        self._file = path.open("wb", buffering=0)
+        self._path = path
+        path.write_bytes(b"")
 
     def write(self, offset: int, data: Any) -> int:
         self._session.count(len(data))
-        if offset != self._file.tell():
+        if self._session.gateway.full or offset != self._path.stat().st_size:
             return SFTP_FAILURE
-        self._file.write(data)
+        with self._path.open("ab") as file:
+            file.write(data)
         return SFTP_OK
 
     def close(self) -> None:
-        self._file.close()
-        self._session.gateway.seal(self._name)
+        self._session.gateway.seal(self._path.name)
 
 
 def _serve(client: socket.socket, gateway: Gateway, keys: Keys) -> None:
