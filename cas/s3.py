@@ -139,6 +139,7 @@ class S3Storage:
             # 403: credentials that may write and not read.
             if status_of(error) in (403, 404):
                 return False
+            self.check()
             raise
         return True
 

@@ -86,7 +86,7 @@ def _refusal(error: boto.ClientError, what: str) -> StorageError:
         return ColdError(f"{what} is cold: it must be thawed before it can be read")
     if code in ("NoSuchKey", "404"):
         return MissingError(f"{what}: not there")
-    if code in _BUSY or (status >= 500 and code not in _FULL):
+    if code in _BUSY or (status >= 500 and code not in _FULL and code not in _ADVICE):
         return TransientError(f"{what}: the storage is busy or disturbed ({code}): try again later")
     return StorageError(f"{what}: {_advice(error, code, status)}")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 import servers_s3 as s3
 import servers_sftp as sftp
@@ -26,6 +28,9 @@ def s3_credentials() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3.ENVIRONMENT.items():
             patch.setenv(name, value)
+        # Each client reads half a megabyte of JSON about S3.
+        load_once = cache(JSONFileLoader().load_file)
+        patch.setattr(JSONFileLoader, "load_file", lambda loader, path: load_once(path))
         yield
 
 

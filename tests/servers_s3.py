@@ -59,7 +59,8 @@ class Server:
 
     def make_bucket(self, name: str = BUCKET) -> None:
         """An empty bucket; one that is there already is kept."""
-        self.client.create_bucket(Bucket=name)
+        with contextlib.suppress(self.client.exceptions.BucketAlreadyExists):
+            self.client.create_bucket(Bucket=name)
 
 
 @contextmanager
@@ -128,13 +129,16 @@ class Moto(Server):
     requests: list[Request] = field(default_factory=list)
     refuse: Refuse = lambda request: None
 
-    def keys(self, bucket: str = BUCKET) -> dict[str, Any]:
-        """moto's own objects of a bucket, by key."""
+    def backend(self) -> Any:
+        """moto's own state."""
         from moto.core.models import DEFAULT_ACCOUNT_ID
         from moto.s3.models import s3_backends
 
-        found = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_bucket(bucket).keys
-        return dict(found.items())
+        return s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+
+    def keys(self, bucket: str = BUCKET) -> dict[str, Any]:
+        """moto's own objects of a bucket, by key."""
+        return dict(self.backend().get_bucket(bucket).keys.items())
 
     def cold(self, bucket: str = BUCKET) -> set[str]:
         """The keys that cannot be read now."""
@@ -218,7 +222,7 @@ class Moto(Server):
 
 
 def _error(environ: _Environ, respond: _Respond, status: int, code: str) -> Iterable[bytes]:
-    environ["wsgi.input"].read()
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     body = f"<Error><Code>{code}</Code><Message>{code}, the test says</Message></Error>".encode()
     respond(f"{status} {code}", [("Content-Type", "application/xml")])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
