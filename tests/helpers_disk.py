@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import functools
-import importlib
+import io
 import os
-import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,7 @@ import pytest
 from helpers_cli import PASSWORD
 from pyarchiver import cas
 from pyarchiver.cmd import secrets
-from pyarchiver.cmd.main import COMMANDS, run
+from pyarchiver.cmd.main import run
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(
@@ -101,12 +99,13 @@ def as_nobody(*words: str | Path, niceness: int = 0) -> Done:
 @functools.cache
 def _preload() -> None:
     """Load what a command loads when it needs it: nobody may not enter where it is installed."""
-    for name in ("humanize", "pathspec", "rich.console", "rich.progress", "rich.table", "zxcvbn",
-                 *(f"pyarchiver.cmd.{command}" for command in COMMANDS)):  # fmt: skip
-        importlib.import_module(name)
-    for module in pkgutil.iter_modules(cas.__path__, "pyarchiver.cas."):
-        importlib.import_module(module.name)
-    codecs.lookup("utf-8-sig")
+    with open_to_all() as home, contextlib.redirect_stdout(io.StringIO()):
+        (home / "source").mkdir()
+        (home / "source" / "file").write_bytes(b"data")
+        for words in (["start", str(init(home, None, exclude="*.tmp"))],
+                      ["resume", str(home / "photos.archive")],
+                      ["restore", str(home / "photos.archive"), str(home / "out")]):  # fmt: skip
+            assert run(words) == 0
     schema = resources.files(cas).joinpath("schema.sql")
     if forked(lambda: int(not schema.read_text()), NOBODY).code:
         pytest.skip("nobody may not enter the folder of the program")
