@@ -2,6 +2,8 @@
 # make test   sets everything up and runs the whole suite
 # make lint   style and types
 # make docs   writes the command reference
+# make crash  kills the program 200 times, and looks at what is left
+# make trees  tries thousands of trees: archived, changed, archived again, restored
 # make bench  compares with the rivals that are installed
 # make load   a million files, 200 GB, 100 runs, 10,000 snapshots: about an hour
 
@@ -9,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs bench load clean
+.PHONY: demo test lint format docs bench load crash trees clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +42,12 @@ bench: $(VENV)/.installed
 
 load: $(VENV)/.installed
 	nice $(BIN)/python bench/load.py
+
+crash: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python tests/kill_campaign.py 200
+
+trees: $(VENV)/.installed
+	PYARCHIVER_TREES=3000 $(BIN)/python -m pytest tests/test_cas_roundtrip.py -k any_tree
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

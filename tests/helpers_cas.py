@@ -247,15 +247,18 @@ Tree = dict[bytes, Look]
 
 
 def look(root: Path) -> Tree:
-    """A whole tree, its root (the empty path) included."""
+    """A whole tree, its root (the empty path) included; sockets and devices are none of it."""
     found: Tree = {}
     pending = [b""]
     base = os.fsencode(root)
     while pending:
         path = pending.pop()
         where = base + b"/" + path if path else base
-        found[path] = _look(where)
-        if stat.S_ISDIR(found[path].kind):
+        seen = _look(where)
+        if seen.kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+            continue
+        found[path] = seen
+        if stat.S_ISDIR(seen.kind):
             pending += [path + b"/" + name if path else name for name in os.listdir(where)]
     return found
 
@@ -308,7 +311,7 @@ def assert_same(found: Tree, wanted: Tree) -> None:
 def rsync_says(one: Path, other: Path) -> str:
     """What rsync would change to make `other` like `one`; empty where nothing."""
     done = subprocess.run(
-        ["rsync", "-aHAXnc", "--delete", "-i", f"{one}/", f"{other}/"],
+        ["rsync", "-aHAXnc", "--delete", "--modify-window=-1", "-i", f"{one}/", f"{other}/"],
         capture_output=True, text=True, errors="replace", check=True,
     )  # fmt: skip
     return done.stdout

@@ -84,8 +84,11 @@ def make_tree(root: Path, files: int = 12, size: int = 150_000, label: str = "")
 
 def differences(source: Path, restored: Path) -> str:
     """What rsync would change to make `restored` equal to `source`; empty where nothing."""
-    command = ["rsync", "-aHAXnc", "--delete", "-i", f"{source}/", f"{restored}/"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = ["rsync", "-aHAXnc", "--delete", "--modify-window=-1", "-i"]
+    done = subprocess.run(
+        [*command, f"{source}/", f"{restored}/"],
+        capture_output=True, text=True, errors="replace", check=True,
+    )  # fmt: skip
     return done.stdout
 
 
