@@ -9,7 +9,10 @@ import pytest
 
 from kill_campaign import campaign
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="SIGKILL"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
 
 
 def test_killed_with_packs_in_flight(tmp_path: Path) -> None:
