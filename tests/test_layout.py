@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("formats", "cas", "cmd")
-SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+# Copied into kits and run by itself, never imported: tests/test_rescue.py has its rules.
+SCRIPT = ROOT / "cas" / "kit_files" / "rescue.py"
+SOURCES = sorted({path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")} - {SCRIPT})
 LINES_MAX = 420
 FUNCTION_MAX = 60
 
