@@ -20,6 +20,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.compare import Comparison, inode_of, kind_of
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.intake import FileChanged, Intake, Ref
+from pyarchiver.cas.kit import send_kit
 from pyarchiver.cas.ledger import Ledger, storable_time
 from pyarchiver.cas.log import Log
 from pyarchiver.cas.packer import Packer
@@ -164,6 +165,8 @@ class _Run:
     def _complete(self) -> RunResult:
         files, size = self._catalogue.totals()
         new = self._log.pending() or self._catalogue.sent_in(self._number)
+        if self._settings.kit and not self._catalogue.last_snapshot():
+            send_kit(self._catalogue, self._courier, self._number)
         if new:
             began = self._catalogue.began(self._number)
             self._log.write(RunComplete(self._number, began, time.time_ns(), files, size))

@@ -98,7 +98,8 @@ class Catalogue(Inventory):
 
     def slots_unsent(self) -> bool:
         """Whether no object has the slots yet: the newest was written before they changed."""
-        row = self._db.execute("SELECT header FROM objects ORDER BY id DESC LIMIT 1").fetchone()
+        query = "SELECT header FROM objects WHERE kind != ? ORDER BY id DESC LIMIT 1"
+        row = self._db.execute(query, (int(Kind.KIT),)).fetchone()
         return row is not None and parse_front(row[0]).slots != self.slots
 
     def _keep_slots(self, slots: tuple[Slot, ...]) -> None:

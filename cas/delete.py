@@ -22,6 +22,7 @@ from pyarchiver.cas.rows import Remaining
 from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.storage import Storage, open_storage
 from pyarchiver.formats.errors import MissingError, StorageError
+from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import parse_name, tag_of
 
 
@@ -62,16 +63,18 @@ class _Deletion:
         self._tag = tag_of(catalogue.keys.archive_id)
         self._remaining = catalogue.remaining()
         self._there: set[str] = set()
+        # A catalogue that was made again from manifests lists no kit.
+        self._kits: list[str] = []
 
     def survey(self, observer: Observer) -> None:
         """See what is there: a disk that is not mounted must not pass for one that is empty."""
         names = {row.name for row in self._remaining}
-        unlisted = []
+        unlisted: list[str] = []
         for stored in self._storage.list():
             if stored.name in names:
                 self._there.add(stored.name)
             elif (name := parse_name(stored.name)) and name.tag == self._tag:
-                unlisted.append(stored.name)
+                (self._kits if name.kind == Kind.KIT else unlisted).append(stored.name)
         # One may be gone and not yet recorded, where an earlier call was ended.
         doubtful = len(names) > 1 or (names and not self._catalogue.being_deleted)
         if doubtful and not any(map(self._exists, self._remaining)):
@@ -96,6 +99,8 @@ class _Deletion:
             self._delete(row.name)
             self._catalogue.record_deleted(row.id)
             observer.advance(files=1, read=row.size)
+        for name in self._kits:
+            self._storage.delete(name)
         self._clear_spool()
         self._catalogue.end_deletion()
         if missing:

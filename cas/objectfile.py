@@ -87,6 +87,20 @@ class ObjectFile:
         self.size += len(data)
 
 
+def write_plain(spool: Path, name: str, data: bytes) -> None:
+    """Write what is not sealed into the spool, durably."""
+    path = spool / (name + PART)
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(spool)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise _spool_error(path, error) from None
+
+
 def _spool_error(path: Path, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(

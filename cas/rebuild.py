@@ -105,10 +105,12 @@ def _open_all(
     """Open files and sort what is in them into `found`, by archive; returns those locked."""
     locked = []
     for file in files:
+        if (name := parse_name(file)) and name.kind == Kind.KIT:
+            continue
         try:
             opened = open_object(folder.raw, file, keyring.keys)
         except ForeignError:
-            if parse_name(file):
+            if name:
                 observer.problem(f"{file}: nothing of an object is left in it")
             else:
                 observer.notice(f"{file}: not an object of pyarchiver; skipped")

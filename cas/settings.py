@@ -39,12 +39,12 @@ OPTIONS: dict[str, dict[str, str]] = {
 CREDENTIALS = frozenset({"sftp.password"})
 _SECTIONS: dict[str, Collection[str]] = {
     "archive": ("name", "source", "exclude", "ignore"),
-    "storage": ("url", "profile", "spool", "upload limit", "download limit"),
+    "storage": ("url", "profile", "spool", "upload limit", "download limit", "kit"),
     "format": ("suite", "pack size", "chunk size", "compression"),
 }
 # Settings of these are known as section.name: the same name may stand in several.
 _NAMED: dict[str, Collection[str]] = {"profile": FIGURES, **OPTIONS}
-_OPTIONAL = {"exclude", "ignore", "spool", "profile", "upload limit", "download limit"}
+_OPTIONAL = {"exclude", "ignore", "spool", "profile", "upload limit", "download limit", "kit"}
 _DEFAULTS = {
     "suite": "aegis256",
     "pack size": "232 MiB",
@@ -75,6 +75,7 @@ class Settings:
     options: Mapping[str, str] = field(default_factory=dict)
     upload_limit: int = 0
     download_limit: int = 0
+    kit: bool = True
 
     @property
     def scheme(self) -> str:
@@ -99,6 +100,7 @@ class Settings:
             "profile": self.profile.name,
             "upload limit": str(self.upload_limit or ""),
             "download limit": str(self.download_limit or ""),
+            "kit": "yes" if self.kit else "no",
             **figures,
             **options,
         }
@@ -220,6 +222,7 @@ def parse(values: dict[str, str], base: Path) -> Settings:
             options=OPTIONS.get(scheme, {}) | _section(scheme, values),
             upload_limit=_limit("upload limit", values.get("upload limit", "")),
             download_limit=_limit("download limit", values.get("download limit", "")),
+            kit=_yes("kit", values.get("kit", "") or "yes"),
         )
     except UnsupportedError as error:
         raise SettingsError(str(error)) from None
@@ -235,6 +238,12 @@ def _section(section: str, values: dict[str, str]) -> dict[str, str]:
 
 def _limit(name: str, text: str) -> int:
     return _size(name, text, 1 << 10, 1 << 40) if text else 0
+
+
+def _yes(name: str, text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise SettingsError(f"setting {name!r} must be yes or no")
+    return text.lower() == "yes"
 
 
 def _url(text: str, base: Path) -> str:

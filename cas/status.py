@@ -101,7 +101,9 @@ def status(catalogue: Catalogue) -> Status:
         versions_size=_versions_size(catalogue),
         chunks=chunks,
         chunks_size=chunks_size,
-        stored=sum(row.size for row in objects if row.state != _STATES[DELETED]),
+        stored=sum(
+            row.size for row in objects if row.state != _STATES[DELETED] and row.kind != "kit"
+        ),
         interrupted=catalogue.interrupted_run(),
         slots_unsent=not deletion and catalogue.slots_unsent(),
         thaws=[ThawStatus(*row) for row in catalogue.thaws()],

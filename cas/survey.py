@@ -12,6 +12,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.storage import Storage, Stored
 from pyarchiver.formats.errors import CatalogueError, StorageError
+from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import parse_name, tag_of
 
 
@@ -20,7 +21,13 @@ def unknown_objects(catalogue: Catalogue, storage: Storage) -> Iterator[Stored]:
     tag = tag_of(catalogue.keys.archive_id)
     for stored in storage.list():
         name = parse_name(stored.name)
-        if name and name.tag == tag and catalogue.state_of(stored.name) is None:
+        # A kit is of no run, so that one too many says nothing of the log.
+        if (
+            name
+            and name.tag == tag
+            and name.kind != Kind.KIT
+            and catalogue.state_of(stored.name) is None
+        ):
             yield stored
 
 

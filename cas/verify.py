@@ -32,6 +32,7 @@ from pyarchiver.formats.errors import (
     MissingError,
     StorageError,
 )
+from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import parse_name, tag_of
 from pyarchiver.formats.sealed import find_header
 
@@ -165,7 +166,9 @@ class _Verification:
                 self.result.others += 1
             elif text.endswith(PART):
                 self._unfinished(text)
-            elif (state := self._catalogue.state_of(text)) is None:
+            elif (state := self._catalogue.state_of(text)) is None and name.kind == Kind.KIT:
+                continue
+            elif state is None:
                 self._foreign(f"object {text} is not in the catalogue")
                 unknown.append(text)
             elif state not in (STAGED, STORED):

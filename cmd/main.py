@@ -29,6 +29,7 @@ COMMANDS = {
     "find": "Find files in all snapshots, and the packs they lie in.",
     "diff": "Tell what differs between snapshots, or in the source.",
     "verify": "See whether all objects are in the storage, and whole.",
+    "kit": "Write what gives the files back without pyarchiver, for a drawer.",
     "delete": "Delete an archive from the storage, for good.",
     "password": "Change the password, for all that is written from now on.",
     "update": "Bring an .archive of an older version up to date.",
@@ -88,6 +89,7 @@ def cli() -> None:
       pyarchiver find photos.archive 'IMG_04*.CR3'
       pyarchiver diff photos.archive
       pyarchiver verify photos.archive --sample 5%
+      pyarchiver kit photos.archive ~/for-the-drawer
       pyarchiver delete photos.archive
       pyarchiver password photos.archive
       pyarchiver update photos.archive

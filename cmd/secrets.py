@@ -44,7 +44,7 @@ def read_secret(file: Path | None, use_code: bool, what: str = "password") -> st
     variable = CODE_VARIABLE if use_code else PASSWORD_VARIABLE
     text = _given(file, variable)
     if text is None:
-        text = _prompt("recovery code" if use_code else what, variable)
+        text = ask("recovery code" if use_code else what, variable)
     return recovery.decode(text) if use_code else text
 
 
@@ -61,13 +61,13 @@ def new_password(
             console.notice(f"the password is weak: {why}")
         return given
     while True:
-        password = _prompt(f"{what} (empty: six random words)", variable)
+        password = ask(f"{what} (empty: six random words)", variable)
         if not password:
             return _generated(console)
         why = "" if allow_weak else weakness(password)
         if why:
             click.echo(f"the password is weak: {why}; --weak-password allows it", err=True)
-        elif _prompt(f"{what} again") == password:
+        elif ask(f"{what} again") == password:
             return password
         else:
             click.echo("the two are not the same", err=True)
@@ -96,7 +96,7 @@ def _generated(console: Console) -> str:
     while True:
         password = generate()
         console.secret(f"generated password: {password}", "write it down now")
-        if _prompt("type it once more") == password:
+        if ask("type it once more") == password:
             return password
         click.echo("that is not it; here is another", err=True)
 
@@ -115,7 +115,8 @@ def _given(file: Path | None, variable: str) -> str | None:
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
 
 
-def _prompt(text: str, variable: str = "") -> str:
+def ask(text: str, variable: str = "") -> str:
+    """What is typed at a prompt, unseen; `variable` is what could be set instead."""
     if not sys.stdin.isatty():
         hint = f": use --password-file or ${variable}" if variable else ""
         raise SettingsError(f"cannot ask for the {text.split(' (')[0]} without a terminal{hint}")

@@ -43,6 +43,8 @@ _FIELDS = ("version", "suite", "archive", "object", "kind", "slots")
 class Kind(IntEnum):
     """What an object holds."""
 
+    KIT = 0
+    """In no header: the kit, which lies beside the objects in plain."""
     PACK = 1
     MANIFEST = 2
     CHECKPOINT = 3

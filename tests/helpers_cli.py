@@ -187,7 +187,7 @@ class Place:
         """Settings for `start`."""
         return Settings(
             "photos", self.source, self.storage.as_uri(),
-            pack_size=sizes.pack, chunk_size=min(64 << 10, sizes.block // 4),
+            pack_size=sizes.pack, chunk_size=min(64 << 10, sizes.block // 4), kit=False,
         )  # fmt: skip
 
     def start(self, sizes: Sizes, observer: Quiet | None = None) -> str:

@@ -33,6 +33,7 @@ HOMES = {
     "pathspec": {"cas"},
     "pyfastcdc": {"cas/cutter.py"},
     "rich": {"cmd"},
+    "segno": {"cas/kit.py"},
     "sqlite3": {"cas/database.py", "cas/plan.py"},
     "tenacity": {"cas/wrappers.py"},
     "urllib3": {"cas/s3_errors.py"},
