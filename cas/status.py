@@ -101,9 +101,7 @@ def status(catalogue: Catalogue) -> Status:
         versions_size=_versions_size(catalogue),
         chunks=chunks,
         chunks_size=chunks_size,
-        stored=sum(
-            row.size for row in objects if row.state != _STATES[DELETED] and row.kind != "kit"
-        ),
+        stored=sum(row.size for row in objects if row.state != _STATES[DELETED]),
         interrupted=catalogue.interrupted_run(),
         slots_unsent=not deletion and catalogue.slots_unsent(),
         thaws=[ThawStatus(*row) for row in catalogue.thaws()],

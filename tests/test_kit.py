@@ -108,7 +108,7 @@ def test_the_page_has_the_code_as_text_and_as_a_qr_code(
         assert group in home.page
     svg = re.search(r"<svg.*?</svg>", home.page, re.DOTALL)
     assert svg is not None
-    drawn = [path.attrib["d"] for path in ET.fromstring(svg[0]).iter("{*}path")]
+    drawn = [path.attrib["d"] for path in ET.fromstring(svg[0]).iter("path")]
     expected = segno.make(home.code, error="m", micro=False).svg_inline(border=2, omitsize=True)
     assert drawn
     assert all(path in expected for path in drawn)
