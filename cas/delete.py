@@ -15,6 +15,8 @@ from pathlib import Path
 
 from pyarchiver.cas.archiver import spool_folder
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.clock import SystemClock
+from pyarchiver.cas.cost import Fee, early_deletion
 from pyarchiver.cas.durable import sync_folder
 from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.progress import Observer
@@ -51,6 +53,11 @@ def delete(catalogue: Catalogue, observer: Observer) -> DeleteResult:
     storage.prepare()
     catalogue.begin_deletion()
     return job.run(observer)
+
+
+def fee(catalogue: Catalogue) -> Fee:
+    """What is charged for what is deleted before its minimum time."""
+    return early_deletion(catalogue, settings_of(catalogue).profile, SystemClock().now())
 
 
 class _Deletion:

@@ -136,15 +136,13 @@ FIGURES = {
     "currency": Figure(
         "prices.currency", str, str,
         "Prices without tax; empty: not known, and then --max-cost refuses. Of a GB (10^9 bytes)\n"
-        "stored for 30 days, of 1,000 uploads, of a GB thawed, of 1,000 thaws, of the thawed copy\n"
-        "of a GB for 30 days, of 1,000 reads, of a GB downloaded.",
+        "stored for 30 days, of a GB thawed, of 1,000 thaws, of the thawed copy of a GB for 30\n"
+        "days, of a GB downloaded.",
     ),
     "price of storage": Figure("prices.storage", _price, _price_text),
-    "price of puts": Figure("prices.puts", _price, _price_text),
     "price of thaw": Figure("prices.thaw", _price, _price_text),
     "price of thaws": Figure("prices.thaws", _price, _price_text),
     "price of copy": Figure("prices.copy", _price, _price_text),
-    "price of gets": Figure("prices.gets", _price, _price_text),
     "price of download": Figure("prices.download", _price, _price_text),
     "prices from": Figure("prices.source", str, str, "Date and source of the prices."),
 }  # fmt: skip

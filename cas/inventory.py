@@ -188,6 +188,14 @@ class Inventory(Versions):
         )
         return int(self._db.execute(query, (STORED,)).fetchone()[0])
 
+    def remaining_by_age(self) -> list[tuple[int, int | None, int, int]]:
+        """(kind, when their run ended in ns since 1970 or None, number, bytes) of what remains."""
+        query = (
+            "SELECT o.kind, r.ended, count(*), sum(o.size) FROM objects o"
+            " LEFT JOIN runs r ON r.run = o.run WHERE o.state != ? GROUP BY o.run, o.kind"
+        )
+        return self._db.execute(query, (DELETED,)).fetchall()
+
     # What a reader records too, in transactions of a row each: checks and thaws
 
     def record_check(

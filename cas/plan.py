@@ -9,6 +9,8 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from pyarchiver.cas.catalogue import Catalogue
@@ -16,9 +18,10 @@ from pyarchiver.cas.objects import ChunkMap
 from pyarchiver.cas.rows import ObjectRow
 from pyarchiver.formats.entry import Hole, Node, hash_content
 from pyarchiver.formats.errors import DamagedError
-from pyarchiver.formats.header import Kind
+from pyarchiver.formats.header import HEADER_MAX, Kind, parse_front
 from pyarchiver.formats.names import object_name
 from pyarchiver.formats.payload import FRAME_SIZE, Index
+from pyarchiver.formats.sealed import SEGMENT, Layout
 
 _MAPS_KEPT = 16
 
@@ -45,11 +48,17 @@ class Target:
     size: int
     begun: int
     """1 where an earlier restore wrote the other pieces to its temporary file."""
+    deleted: int
+    """1 where the path is in the source no more."""
 
 
 @dataclass(slots=True)
 class Needed:
-    """One object that the plan needs: bytes of chunks wanted, bytes of blocks to read."""
+    """One object that the plan needs.
+
+    `wanted`: bytes of chunks; `read`: bytes of the object, its headers and the segments in which
+    the blocks lie.
+    """
 
     row: ObjectRow
     wanted: int
@@ -77,7 +86,7 @@ class Plan:
         self._db.execute("PRAGMA cache_size = -32768")
         self._db.execute(
             "CREATE TABLE targets (id INTEGER PRIMARY KEY, path BLOB, version INTEGER,"
-            " pieces INTEGER, size INTEGER, begun INTEGER)"
+            " pieces INTEGER, size INTEGER, begun INTEGER, deleted INTEGER)"
         )
         self._db.execute(
             "CREATE TABLE pieces (object INTEGER, block INTEGER, first INTEGER, chunks INTEGER,"
@@ -122,13 +131,15 @@ class Plan:
                 raise DamagedError("its chunks do not add up to the file")
         return found
 
-    def add(self, path: bytes, version: int, node: Node, located: Located, begun: bool) -> None:
+    def add(
+        self, path: bytes, version: int, node: Node, located: Located, begun: bool, deleted: bool
+    ) -> None:
         """Plan a file whose content is located."""
         self.files += 1
         self.size += node.size
         self._db.execute(
-            "INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?)",
-            (self.files, path, version, len(located.pieces), node.size, begun),
+            "INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self.files, path, version, len(located.pieces), node.size, begun, deleted),
         )
         self._db.executemany(
             "INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -148,14 +159,39 @@ class Plan:
     def needed(self) -> list[Needed]:
         """The objects that are needed, in the order in which they were written."""
         wanted = dict(self._db.execute("SELECT object, sum(size) FROM pieces GROUP BY object"))
-        read: dict[int, int] = {}
-        for row, block in self._db.execute("SELECT DISTINCT object, block FROM pieces"):
-            placed = self.chunk_map(row).blocks[block]
-            read[row] = read.get(row, 0) + FRAME_SIZE + placed.length
-        return [
-            Needed(self._catalogue.object_by_row(row), wanted[row], read[row])
-            for row in sorted(wanted)
-        ]
+        rows = (self._catalogue.object_by_row(row) for row in sorted(wanted))
+        return [Needed(row, wanted[row.id], self._read_size(row)) for row in rows]
+
+    def _read_size(self, row: ObjectRow) -> int:
+        """Bytes that reading the planned blocks of an object takes; a segment is read once."""
+        layout = Layout(len(row.header), parse_front(row.header).suite.tag)
+        headers = min(row.size, 2 * HEADER_MAX)
+        segments, after = 0, 0
+        for block in self.blocks(row.id):
+            placed = self.chunk_map(row.id).blocks[block]
+            first = max(after, placed.offset // SEGMENT)
+            after = -(-(placed.offset + FRAME_SIZE + placed.length) // SEGMENT)
+            segments += after - first
+        return min(row.size, headers + segments * (SEGMENT + layout.tag))
+
+    def deleted(self) -> tuple[int, int]:
+        """(bytes of deleted paths, bytes of them that other files of the plan have too)."""
+        total = shared = 0
+        query = (
+            "SELECT p.object, p.block, p.first, p.chunks, t.deleted"
+            " FROM pieces p JOIN targets t ON t.id = p.target ORDER BY p.object, p.block"
+        )
+        for (row, _), pieces in groupby(self._db.execute(query), itemgetter(0, 1)):
+            there: set[int] = set()
+            gone: list[int] = []
+            for _, _, first, chunks, deleted in pieces:
+                ordinals = range(first, first + chunks)
+                gone.extend(ordinals) if deleted else there.update(ordinals)
+            if gone:
+                lengths = self.chunk_map(row).lengths
+                total += sum(lengths[ordinal] for ordinal in gone)
+                shared += sum(lengths[ordinal] for ordinal in gone if ordinal in there)
+        return total, shared
 
     def chunk_map(self, row: int) -> ChunkMap:
         """Where the chunks of an object are."""

@@ -11,6 +11,7 @@ from io import FileIO
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.plan import Located, Needed, Piece, Plan
 from pyarchiver.cas.progress import Observer, show
+from pyarchiver.cas.rows import VersionRow
 from pyarchiver.cas.select import Selection
 from pyarchiver.cas.tree import PathError, Tree, check_path, part_name
 from pyarchiver.formats.entry import EntryKind, Node, decode_node
@@ -54,12 +55,16 @@ class RestoreResult:
 
 @dataclass(slots=True)
 class PlanResult:
-    """What a restore would do."""
+    """What a restore would do. `deleted`: bytes of paths that are in the source no more;
+    `deleted_shared`: those of them that other files of the plan have too.
+    """
 
     files: int
     size: int
     needed: list[Needed] = field(default_factory=list)
     lost: int = 0
+    deleted: int = 0
+    deleted_shared: int = 0
 
 
 def select(catalogue: Catalogue, request: Request) -> Selection:
@@ -76,7 +81,13 @@ def plan(catalogue: Catalogue, request: Request, observer: Observer) -> PlanResu
     job = Planner(catalogue, request, observer)
     try:
         job.run(None)
-        return PlanResult(job.plan.files, job.plan.size, job.plan.needed(), job.result.failed)
+        return PlanResult(
+            job.plan.files,
+            job.plan.size,
+            job.plan.needed(),
+            job.result.failed,
+            *job.plan.deleted(),
+        )
     finally:
         job.plan.close()
 
@@ -108,21 +119,21 @@ class Planner:
             if row.kind == EntryKind.FOLDER:
                 self.folders[path] = (row.sequence, selected)
             elif selected:
-                self._state(path, row.sequence, row.fields)
+                self._state(path, row)
         for text in sorted(selection.unmatched):
             self._observer.problem(f"nothing in the archive matches {text}")
         self.plan.index_pieces()
 
-    def _state(self, path: bytes, version: int, fields: bytes) -> None:
+    def _state(self, path: bytes, row: VersionRow) -> None:
         try:
-            node = decode_node(fields)
+            node = decode_node(row.fields)
             check_path(path)
-            if node.hardlink and self._is_other_name(path, node, fields):
+            if node.hardlink and self._is_other_name(path, node, row.fields):
                 return
             if node.kind == EntryKind.SYMLINK:
-                self.symlinks.append((path, version))
+                self.symlinks.append((path, row.sequence))
             else:
-                self._file(path, version, node)
+                self._file(path, row, node)
         except (FormatError, PathError) as error:
             self.fail(path, str(error))
 
@@ -133,7 +144,7 @@ class Planner:
             self.hardlinks.append((path, leader))
         return leader != path
 
-    def _file(self, path: bytes, version: int, node: Node) -> None:
+    def _file(self, path: bytes, row: VersionRow, node: Node) -> None:
         located = self.plan.locate(node)
         if located.missing:
             self.fail(path, f"missing {', '.join(located.missing)}")
@@ -142,8 +153,13 @@ class Planner:
         if self._tree is not None:
             if not self._make_room(self._tree, path, node, located):
                 return
-            begun = self._go_on(self._tree, part_name(path, version), located)
-        self.plan.add(path, version, node, located, begun)
+            begun = self._go_on(self._tree, part_name(path, row.sequence), located)
+        deleted = self._tree is None and self._is_deleted(row)
+        self.plan.add(path, row.sequence, node, located, begun, deleted)
+
+    def _is_deleted(self, row: VersionRow) -> bool:
+        """Of a snapshot's paths none is: they were all there."""
+        return self._selection.run is None and not self._catalogue.is_newest(row)
 
     def _go_on(self, tree: Tree, part: bytes, located: Located) -> bool:
         """Leave out the pieces that an earlier restore wrote; whether there is such a file."""

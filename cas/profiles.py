@@ -49,6 +49,11 @@ class Terms:
         """The window in days, as requests for a thaw count it."""
         return max(1, math.ceil(self.window / DAY))
 
+    def holds(self, asked: float, until: float | None, now: float) -> bool:
+        """Whether a thaw asked for then is under way or can be read still: no new one is paid."""
+        end = asked + self.longest + self.window if until is None else until
+        return now < end
+
     def budget(self, rate: float) -> float:
         """Bytes that may be asked for and not yet fetched, at a download of `rate`."""
         return rate * self.window * WINDOW_SHARE
@@ -59,16 +64,14 @@ class Prices:
     """What a storage charges, in `currency`, without tax; None: not known.
 
     `storage` and `copy` (of a thawed object, while it can be read) for a GB (10^9 bytes) and 30
-    days, `thaw` and `download` for a GB, `puts`, `thaws` and `gets` for 1,000 requests.
+    days, `thaw` and `download` for a GB, `thaws` for 1,000 requests.
     """
 
     currency: str = "EUR"
     storage: float | None = 0.0
-    puts: float | None = 0.0
     thaw: float | None = 0.0
     thaws: float | None = 0.0
     copy: float | None = 0.0
-    gets: float | None = 0.0
     download: float | None = 0.0
     source: str = ""
 
@@ -102,7 +105,7 @@ class Profile:
 
 
 OF_SCHEME = {"file": "local-disk", "sftp": "sftp", "s3": "s3-standard"}
-_AWS = "us-east-1, 2025, from secondary sources, not verified: see aws.amazon.com/s3/pricing"
+_AWS = "2026-05, us-east-1, from secondary sources, not verified: see aws.amazon.com/s3/pricing"
 
 PROFILES = {
     profile.name: profile
@@ -118,8 +121,11 @@ PROFILES = {
             sizes=False,
             terms=Terms(Way.READING, 4 * HOUR, 12 * HOUR, DAY, 15 * MINUTE),
             prices=Prices(
-                "EUR", None, None, None, None, 0.0, 0.0, None,
-                "not known: see the contract at ovhcloud.com",
+                "EUR",
+                storage=None,
+                thaw=None,
+                download=None,
+                source="not known: see the contract with OVHcloud",
             ),
         ),
         # Tape with an S3 interface; requests name days and no tier.
@@ -133,8 +139,12 @@ PROFILES = {
             minimum_days=180,
             terms=Terms(Way.REQUEST, 24 * HOUR, 48 * HOUR, 7 * DAY, 15 * MINUTE),
             prices=Prices(
-                "EUR", None, None, None, None, None, 0.0, 0.0,
-                "downloads free (ovhcloud.com, cold archive FAQ, 2026-01); the rest is not known",
+                "EUR",
+                storage=0.0013,
+                thaw=0.005,
+                copy=0.007,
+                source="2023-05 from silicon.fr, downloads free says OVHcloud's FAQ of 2026-01; not"
+                " verified: see ovhcloud.com",
             ),
         ),
         Profile(
@@ -147,7 +157,7 @@ PROFILES = {
             minimum_days=90,
             overhead=32 << 10,
             terms=Terms(Way.REQUEST, 12 * HOUR, 24 * HOUR, 7 * DAY, 15 * MINUTE, tier="Bulk"),
-            prices=Prices("USD", 0.0036, 0.03, 0.0, 0.0, 0.023, 0.0004, 0.09, _AWS),
+            prices=Prices("USD", storage=0.0036, copy=0.023, download=0.09, source=_AWS),
         ),
         Profile(
             "aws-deep-archive",
@@ -159,7 +169,15 @@ PROFILES = {
             minimum_days=180,
             overhead=32 << 10,
             terms=Terms(Way.REQUEST, 48 * HOUR, 72 * HOUR, 7 * DAY, 15 * MINUTE, tier="Bulk"),
-            prices=Prices("USD", 0.00099, 0.05, 0.0025, 0.025, 0.023, 0.0004, 0.09, _AWS),
+            prices=Prices(
+                "USD",
+                storage=0.00099,
+                thaw=0.0025,
+                thaws=0.025,
+                copy=0.023,
+                download=0.09,
+                source=_AWS,
+            ),
         ),
         Profile(
             "scaleway-glacier",
@@ -170,8 +188,12 @@ PROFILES = {
             manifest_class="STANDARD",
             terms=Terms(Way.REQUEST, 12 * HOUR, 24 * HOUR, 7 * DAY, 15 * MINUTE, tier="Standard"),
             prices=Prices(
-                "EUR", None, 0.0, 0.009, 0.0, None, 0.0, None,
-                "thaw: Scaleway's documentation of 2023-11; the rest is not verified",
+                "EUR",
+                storage=None,
+                thaw=0.009,
+                copy=None,
+                download=None,
+                source="thaw: 2023-11, Scaleway's documentation; the rest is not known",
             ),
         ),
         Profile(
@@ -179,7 +201,7 @@ PROFILES = {
             rename=False,
             append=False,
             utime=False,
-            prices=Prices("USD", None, None, 0.0, 0.0, 0.0, None, None, "not known: see the bill"),
+            prices=Prices("USD", storage=None, download=None, source="not known: see the bill"),
         ),
     )
-}  # fmt: skip
+}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +40,7 @@ from pyarchiver.formats.errors import (
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
 
+Approve = Callable[[list[Needed]], None]
 # Blocks read ahead of the one being written: bounds memory, keeps both threads busy.
 _AHEAD = 3
 
@@ -51,12 +52,14 @@ def restore(
     destination: Path,
     request: Request,
     observer: Observer,
-    thawing: Thawing | None = None,
+    thawing: Thawing[Needed] | None = None,
+    approve: Approve | None = None,
 ) -> RestoreResult:
     """Restore into `destination`, which mirrors the source folder.
 
     With `thawing`, cold objects are asked for, and what is not readable yet is counted as
-    waiting: the same call goes on later, with the files begun and the thaws paid for.
+    waiting: the same call goes on later, with the files begun and the thaws paid for. `approve`
+    is given all that will be read, before the storage is asked for anything; it may raise.
 
     Raises DestinationError where nothing more can be written, StorageError where the storage is
     not there, CostError where the thaw would cost too much. Whatever else stands in the way of
@@ -66,7 +69,7 @@ def restore(
     tree = Tree(destination, _parts_name(catalogue), request.privileges)
     try:
         job.run(tree)
-        return _Writer(catalogue, storage, keys, tree, job, observer, thawing).run()
+        return _Writer(catalogue, storage, keys, tree, job, observer, thawing).run(approve)
     finally:
         # What was thawed was paid for: it is not thrown away because a restore was interrupted.
         if thawing is None:
@@ -93,7 +96,7 @@ class _Writer:
         tree: Tree,
         planned: Planner,
         observer: Observer,
-        thawing: Thawing | None,
+        thawing: Thawing[Needed] | None,
     ) -> None:
         self._catalogue = catalogue
         self._storage = storage
@@ -107,16 +110,19 @@ class _Writer:
         self._remaining: dict[int, int] = {}
         self._failures: dict[int, list[str]] = {}
 
-    def run(self) -> RestoreResult:
+    def run(self, approve: Approve | None) -> RestoreResult:
         """Files, then links, then folders."""
+        needed = self._plan.needed()
+        if approve:
+            approve(needed)
         self._observer.begin("restoring", self._plan.files, self._plan.size)
         for target in self._plan.without_pieces():
             with self._reporting(target.path):
                 self._write_empty(target)
         if self._thawing is None:
-            self._all_objects()
+            self._all_objects(needed)
         else:
-            self._as_they_thaw(self._thawing)
+            self._as_they_thaw(self._thawing, needed)
         for number, reasons in self._failures.items():
             self._give_up(self._plan.target(number), reasons)
         if not self._result.waiting:
@@ -134,22 +140,16 @@ class _Writer:
 
     # Packs
 
-    def _all_objects(self) -> None:
-        for needed in self._plan.needed():
+    def _all_objects(self, objects: list[Needed]) -> None:
+        for needed in objects:
             try:
                 self._object(needed)
             except ColdError as error:
                 self._fail_object(needed, f"{needed.row.name}: {error}")
 
-    def _as_they_thaw(self, thawing: Thawing) -> None:
-        thawing.add(self._plan.needed())
-        while (needed := thawing.next()) is not None:
-            try:
-                self._object(needed)
-            except ColdError:
-                thawing.refused(needed)
-            else:
-                thawing.fetched(needed)
+    def _as_they_thaw(self, thawing: Thawing[Needed], needed: list[Needed]) -> None:
+        thawing.add(needed)
+        thawing.each(self._object)
         self._result.waiting, self._result.waiting_size, self._result.ready = thawing.waiting()
 
     def _object(self, needed: Needed) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.rows import DELETED, STAGED, STORED
+from pyarchiver.cas.settings import settings_of
 from pyarchiver.formats import wire
 from pyarchiver.formats.entry import EntryKind
 from pyarchiver.formats.header import Kind
@@ -40,13 +42,18 @@ class ObjectsStatus:
 
 @dataclass(frozen=True, slots=True)
 class ThawStatus:
-    """Objects that were asked for: times in seconds since 1970, None where not known."""
+    """Objects that were asked for: times in seconds since 1970, None where not known.
+
+    `state`: thawing (until about `ready`), thawed (until `until`), or readable (since about
+    `ready`, where the storage does not tell).
+    """
 
     name: str
     size: int
     asked: float
     ready: float
     until: float | None
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +111,19 @@ def status(catalogue: Catalogue) -> Status:
         stored=sum(row.size for row in objects if row.state != _STATES[DELETED]),
         interrupted=catalogue.interrupted_run(),
         slots_unsent=not deletion and catalogue.slots_unsent(),
-        thaws=[ThawStatus(*row) for row in catalogue.thaws()],
+        thaws=_thaws(catalogue, SystemClock().now()),
     )
+
+
+def _thaws(catalogue: Catalogue, now: float) -> list[ThawStatus]:
+    """What was asked for and did not lapse."""
+    terms = settings_of(catalogue).profile.terms
+    found = []
+    for name, size, asked, ready, until in catalogue.thaws():
+        if terms.holds(asked, until, now):
+            state = "thawed" if until else "thawing" if now < ready else "readable"
+            found.append(ThawStatus(name, size, asked, ready, until, state))
+    return found
 
 
 def _snapshots(catalogue: Catalogue) -> list[SnapshotStatus]:

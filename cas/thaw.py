@@ -18,19 +18,18 @@ way to ask and to see, the record is.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
 
-from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.plan import Needed
+from pyarchiver.cas.clock import Clock, SystemClock
 from pyarchiver.cas.profiles import Terms, Way
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import ThawRow
-from pyarchiver.cas.storage import Heat, Storage
-from pyarchiver.formats.errors import MissingError
+from pyarchiver.cas.storage import Heat, Storage, Stored
+from pyarchiver.formats.errors import ColdError, MissingError
 
 # A machine that was asleep finds out soon what the time is.
 _NAP = 60.0
@@ -38,86 +37,126 @@ _NAP = 60.0
 _MEASURE_MIN = 16 << 20
 
 
-class Clock(Protocol):
-    """Time as the engine sees it."""
+class Asked(Protocol):
+    """An object in a storage: its row in the records, its name, its bytes."""
 
-    def now(self) -> float:
-        """Seconds since 1970."""
+    @property
+    def id(self) -> int:
+        """The row."""
 
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+    @property
+    def name(self) -> str:
+        """The name."""
+
+    @property
+    def size(self) -> int:
+        """All its bytes."""
 
 
-class SystemClock:
-    """The machine's own."""
+class Wanted(Protocol):
+    """An object that is needed, and how many bytes of it."""
 
-    def now(self) -> float:
-        """Seconds since 1970."""
-        return time.time()
+    @property
+    def row(self) -> Asked:
+        """The object."""
 
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        time.sleep(seconds)
+    @property
+    def read(self) -> int:
+        """Bytes that will be read of it."""
+
+
+class Records(Protocol):
+    """What was asked for, and how fast the last downloads were; a catalogue, or `Memory`."""
+
+    def thaw(self, object_row: int) -> ThawRow | None:
+        """What was asked for of an object."""
+
+    def record_thaw(self, object_row: int, row: ThawRow) -> None:
+        """Keep what is asked for, or known of it now."""
+
+    @property
+    def download_rate(self) -> float | None:
+        """Bytes a second."""
+
+    def set_download_rate(self, rate: float) -> None:
+        """Keep a measured rate."""
+
+
+class Memory:
+    """Records for as long as the program runs, where there is no catalogue (yet)."""
+
+    def __init__(self) -> None:
+        self._thaws: dict[int, ThawRow] = {}
+        self.download_rate: float | None = None
+
+    def thaw(self, object_row: int) -> ThawRow | None:
+        """What was asked for of an object."""
+        return self._thaws.get(object_row)
+
+    def record_thaw(self, object_row: int, row: ThawRow) -> None:
+        """Kept."""
+        self._thaws[object_row] = row
+
+    def set_download_rate(self, rate: float) -> None:
+        """Kept."""
+        self.download_rate = rate
+
+
+W = TypeVar("W", bound=Wanted)
 
 
 @dataclass(slots=True)
-class _Thaw:
+class _Thaw(Generic[W]):
     """An object that is under way, and when to look at it again."""
 
-    needed: Needed
+    needed: W
     due: float
 
 
-class Thawing:
+class Thawing(Generic[W]):
     """The objects that a restore needs, in the order in which they can be read.
 
-    `approve` is called once with all that is needed, before anything is asked for; it may raise.
     With `wait`, `next` sleeps until something is ready; without, it returns None then.
     """
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        records: Records,
         storage: Storage,
         terms: Terms,
         observer: Observer,
         *,
         wait: bool = False,
         clock: Clock | None = None,
-        approve: Callable[[list[Needed]], None] | None = None,
     ) -> None:
-        self._catalogue = catalogue
+        self._records = records
         self._storage = storage
         self._terms = terms
         self._observer = observer
         self._wait = wait
         self._clock = clock or SystemClock()
-        self._approve = approve
-        self._pending: deque[Needed] = deque()
-        self._ready: deque[Needed] = deque()
-        self._thawing: list[_Thaw] = []
+        self._pending: deque[W] = deque()
+        self._ready: deque[W] = deque()
+        self._thawing: list[_Thaw[W]] = []
         self._outstanding = 0
-        self._asked = self._told = 0
+        self.asked = self._told = 0
         self._fetched_size = 0
         self._fetched_seconds = 0.0
         self._began = 0.0
 
-    def add(self, needed: Iterable[Needed]) -> None:
+    def add(self, needed: Iterable[W]) -> None:
         """What is to be read."""
-        everything = list(needed)
-        if self._approve:
-            self._approve(everything)
-        self._pending.extend(everything)
+        self._pending.extend(needed)
 
     def ask(self) -> None:
         """Look at, and ask for, as much as fits into the window."""
-        before = self._asked
+        before = self.asked
         while self._pending and self._fits(self._pending[0]):
             self._look(self._pending.popleft())
-        if self._asked > before:
-            self._observer.notice(f"asked for the thaw of {self._asked - before:,} objects")
+        if self.asked > before:
+            self._observer.notice(f"asked for the thaw of {self.asked - before:,} objects")
 
-    def next(self) -> Needed | None:
+    def next(self) -> W | None:
         """An object that can be read now; None where there is none (yet). See `waiting`."""
         while True:
             self.ask()
@@ -134,18 +173,28 @@ class Thawing:
                 self._clock.sleep(min(pause, _NAP))
             self._look_again()
 
-    def fetched(self, needed: Needed) -> None:
+    def each(self, read: Callable[[W], None]) -> None:
+        """Read whatever can be read; an object that proves to be cold is asked for again."""
+        while (needed := self.next()) is not None:
+            try:
+                read(needed)
+            except ColdError:
+                self.refused(needed)
+            else:
+                self.fetched(needed)
+
+    def fetched(self, needed: W) -> None:
         """The object that `next` gave was read: makes room for others, measures the download."""
         self._outstanding -= needed.row.size
         self._fetched_size += needed.read
         self._fetched_seconds += self._clock.now() - self._began
         if self._fetched_size >= _MEASURE_MIN and self._fetched_seconds > 0:
-            self._catalogue.set_download_rate(self._fetched_size / self._fetched_seconds)
+            self._records.set_download_rate(self._fetched_size / self._fetched_seconds)
 
-    def refused(self, needed: Needed) -> None:
+    def refused(self, needed: W) -> None:
         """The object that `next` gave was cold when it was read."""
         now = self._clock.now()
-        row = self._catalogue.thaw(needed.row.id)
+        row = self._records.thaw(needed.row.id)
         if self._terms.way == Way.READING and row is not None:
             if now >= row.asked + self._terms.longest:
                 # It lapsed, and the read which failed has asked anew.
@@ -165,20 +214,21 @@ class Thawing:
         due = min((thaw.due for thaw in self._thawing), default=None)
         return len(rows), sum(row.size for row in rows), due
 
-    def readable(self) -> tuple[int, int]:
-        """(objects that are readable now and not fetched, their bytes)."""
-        return len(self._ready), sum(needed.row.size for needed in self._ready)
+    @property
+    def pending(self) -> int:
+        """Objects that nobody looked at yet: they do not fit into this wave."""
+        return len(self._pending)
 
-    def _fits(self, needed: Needed) -> bool:
-        rate = self._catalogue.download_rate or self._terms.rate
+    def _fits(self, needed: W) -> bool:
+        rate = self._records.download_rate or self._terms.rate
         size = self._outstanding + needed.row.size
         return not self._outstanding or size <= self._terms.budget(rate)
 
-    def _look(self, needed: Needed) -> None:
+    def _look(self, needed: W) -> None:
         """Find out how cold an object is; ask for it where nobody has."""
         self._outstanding += needed.row.size
         now = self._clock.now()
-        row = self._catalogue.thaw(needed.row.id)
+        row = self._records.thaw(needed.row.id)
         try:
             stored = self._storage.look(needed.row.name)
         except MissingError:
@@ -190,12 +240,12 @@ class Thawing:
                 self._ready.append(needed)
             case Heat.THAWED:
                 asked = row.asked if row else now
-                self._catalogue.record_thaw(needed.row.id, ThawRow(asked, asked, stored.until))
+                self._records.record_thaw(needed.row.id, ThawRow(asked, asked, stored.until))
                 self._ready.append(needed)
             case Heat.THAWING:
                 ready = stored.until or (row.ready if row else now + self._terms.delay)
                 if row is None:
-                    self._catalogue.record_thaw(needed.row.id, ThawRow(now, ready, None))
+                    self._records.record_thaw(needed.row.id, ThawRow(now, ready, None))
                 self._thawing.append(_Thaw(needed, self._due(ready, now)))
             case Heat.COLD if row and row.confirmed and self._may_be_readable(row, now):
                 if now >= row.ready:
@@ -207,20 +257,19 @@ class Thawing:
 
     def _may_be_readable(self, row: ThawRow, now: float) -> bool:
         """Whether a request still holds, where only reading shows it."""
-        terms = self._terms
-        return terms.way == Way.READING and now < row.asked + terms.longest + terms.window
+        return self._terms.way == Way.READING and self._terms.holds(row.asked, None, now)
 
-    def _request(self, needed: Needed, now: float) -> None:
-        self._catalogue.record_thaw(
+    def _request(self, needed: W, now: float) -> None:
+        self._records.record_thaw(
             needed.row.id, ThawRow(now, now + self._terms.delay, None, confirmed=False)
         )
         self._storage.thaw(needed.row.name, self._terms.days, self._terms.tier)
         self._record(needed, now)
-        self._asked += 1
+        self.asked += 1
         self._thawing.append(_Thaw(needed, now + self._terms.delay))
 
-    def _record(self, needed: Needed, now: float) -> None:
-        self._catalogue.record_thaw(needed.row.id, ThawRow(now, now + self._terms.delay, None))
+    def _record(self, needed: W, now: float) -> None:
+        self._records.record_thaw(needed.row.id, ThawRow(now, now + self._terms.delay, None))
 
     def _look_again(self) -> None:
         now = self._clock.now()
@@ -238,3 +287,51 @@ class Thawing:
 
     def _due(self, ready: float, now: float) -> float:
         return ready if ready > now else now + self._terms.poll
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """An object of which all is to be read: it is its own row."""
+
+    id: int
+    name: str
+    size: int
+
+    @property
+    def row(self) -> _Object:
+        """Itself."""
+        return self
+
+    @property
+    def read(self) -> int:
+        """All of it."""
+        return self.size
+
+
+def read_all(
+    storage: Storage,
+    terms: Terms,
+    objects: Iterable[Stored],
+    read: Callable[[str], None],
+    observer: Observer,
+    *,
+    wait: bool = False,
+    clock: Clock | None = None,
+) -> None:
+    """Call `read` with the name of each object when it can be read; what is cold is asked for.
+
+    For a reader without a catalogue: what was asked for is known from the storage alone, and
+    where that tells nothing, by reading. Raises ColdError at the end where some cannot be read
+    yet: the same call goes on later.
+    """
+    thawing = Thawing[_Object](Memory(), storage, terms, observer, wait=wait, clock=clock)
+    thawing.add(_Object(row, stored.name, stored.size or 0) for row, stored in enumerate(objects))
+    thawing.each(lambda found: read(found.name))
+    count, _, due = thawing.waiting()
+    if count:
+        raise ColdError(f"{count:,} objects are thawing{when(due)}: run it again then")
+
+
+def when(due: float | None) -> str:
+    """When to come back, in words."""
+    return f", the first until about {datetime.fromtimestamp(due):%Y-%m-%d %H:%M}" if due else ""

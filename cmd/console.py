@@ -95,10 +95,10 @@ class Console:
 
     # Results
 
-    def result(self, fields: dict[str, Any], *lines: str) -> int:
-        """Print the result of a command; returns its exit code."""
+    def result(self, fields: dict[str, Any], *lines: str, waiting: bool = False) -> int:
+        """Print the result of a command; returns its exit code, `waiting` for cold storage."""
         self.close()
-        code = Exit.PARTIAL if self.problems else Exit.DONE
+        code = Exit.WAITING if waiting else Exit.PARTIAL if self.problems else Exit.DONE
         if self._json:
             extra = {"exit": int(code), "problems": self.problems, "notices": self.notices}
             click.echo(json.dumps({**fields, **extra}))

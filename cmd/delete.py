@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.formats.errors import ArchiverError, SettingsError
+
+if TYPE_CHECKING:
+    from pyarchiver.cas.cost import Fee
 
 
 @click.command("delete", epilog="\b\nExample:\n  pyarchiver delete photos.archive")
@@ -21,10 +25,10 @@ def command(console: Console, archive: Path, yes: bool) -> int:
 
     The source folder is never touched, and neither is anything else in the storage. ARCHIVE stays,
     and says that it is deleted. If interrupted, run it again. Cold storage may bill a minimum time
-    for what is deleted early.
+    for what is deleted early: how much, is said first.
     """
     from pyarchiver.cas.catalogue import Catalogue
-    from pyarchiver.cas.delete import DeleteResult, delete
+    from pyarchiver.cas.delete import DeleteResult, delete, fee
 
     with Catalogue.open(archive, write=True) as catalogue:
         fields = {"archive": str(archive), "name": catalogue.name}
@@ -35,14 +39,26 @@ def command(console: Console, archive: Path, yes: bool) -> int:
             )
         count, size = catalogue.remaining_size()
         what = f"{count:,} objects, {size_text(size)}, in {catalogue.url}"
+        early = fee(catalogue)
+        what += _fee_text(early)
         if yes:
             console.notice(f"deleting for good: {what}")
         else:
             _ask(catalogue.name, f"to be deleted for good: {what}")
         result = delete(catalogue, console)
     return console.result(
-        {**fields, **asdict(result)},
+        {**fields, **asdict(result), "early_deletion": asdict(early)},
         f"{archive}: deleted {result.objects:,} objects, {size_text(result.size)}",
+    )
+
+
+def _fee_text(fee: Fee) -> str:
+    if not fee.objects:
+        return ""
+    cost = "nobody knows what" if fee.cost is None else f"about {fee.cost:.2f} {fee.currency}"
+    return (
+        f"; {fee.objects:,} of them are younger than the storage's minimum and charged for up to "
+        f"{fee.days:.0f} days more: {cost}"
     )
 
 

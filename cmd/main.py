@@ -23,6 +23,7 @@ COMMANDS = {
     "start": "Make a new archive and archive its source.",
     "resume": "Complete an interrupted run, and add what is new or changed.",
     "restore": "Get files back from the storage.",
+    "thaw": "Ask cold storage for what a restore would need.",
     "decrypt": "Get files back from downloaded objects, without the .archive.",
     "status": "Tell what an archive holds, and what a resume would complete.",
     "list": "List what is in an archive.",
@@ -83,6 +84,7 @@ def cli() -> None:
       pyarchiver start photos.ini
       pyarchiver resume photos.archive
       pyarchiver restore photos.archive ~/restored
+      pyarchiver thaw photos.archive 2019/wedding
       pyarchiver decrypt /mnt/cold ~/restored
       pyarchiver status photos.archive
       pyarchiver list photos.archive --long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.listing import time_text
 from pyarchiver.cmd.secrets import read_secret, reading_options
 
 if TYPE_CHECKING:
+    from pyarchiver.cas.cost import Estimate
     from pyarchiver.cas.planner import PlanResult, RestoreResult
 
 privileges_option = click.option(
@@ -34,37 +35,51 @@ privileges_option = click.option(
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--snapshot", type=click.IntRange(1), metavar="N", help="As of snapshot N.")
 @click.option("--exact", is_flag=True, help="Leave out what was deleted from the source.")
-@click.option("--plan", "plan_only", is_flag=True, help="Say what would be read; read nothing.")
+@click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help="Say what would be read, how long it takes and what it costs; ask the storage nothing.",
+)
+@click.option(
+    "--wait", is_flag=True, help="Stay until cold objects are thawed, for days if need be."
+)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0),
+    metavar="AMOUNT",
+    help="Refuse where it would cost more, before anything is asked for.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
 @privileges_option
 @reading_options
 @with_console
 def command(
     console: Console, archive: Path, dest: Path, paths: tuple[str, ...], snapshot: int | None,
-    exact: bool, plan_only: bool, overwrite: bool, privileges: bool, password_file: Path | None,
-    recovery_code: bool,
+    exact: bool, plan_only: bool, wait: bool, max_cost: float | None, overwrite: bool,
+    privileges: bool, password_file: Path | None, recovery_code: bool,
 ) -> int:  # fmt: skip
     """Get files back from the storage into the folder DEST, which mirrors the source.
 
     Restores the latest state of every path ever archived, deleted ones included. PATHs select
     files, folders, or patterns. What is in DEST already and equal is kept.
+
+    From cold storage: what is cold is asked for, as much at a time as can be fetched while it is
+    readable; then the command ends with exit code 4 and says when to run it again. It goes on
+    where it was, into whatever DEST, and no thaw is paid twice.
     """
     from pyarchiver.cas.catalogue import Catalogue
-    from pyarchiver.cas.planner import Request, plan, select
-    from pyarchiver.cas.restore import restore
-    from pyarchiver.cas.settings import settings_of
-    from pyarchiver.cas.storage import open_storage
+    from pyarchiver.cas.planner import Request, select
+    from pyarchiver.cas.readback import plan_back, restore_back
     from pyarchiver.cas.unlock import unlock
 
     request = Request(snapshot, exact, paths, overwrite, privileges)
     with Catalogue.open(archive, write=False) as catalogue:
         if plan_only:
-            return _report_plan(console, plan(catalogue, request, console))
+            return _report_plan(console, *plan_back(catalogue, request, console))
         select(catalogue, request)
         keys = unlock(catalogue, read_secret(password_file, recovery_code))
-        with closing(open_storage(settings_of(catalogue))) as storage:
-            storage.check()
-            result = restore(catalogue, storage, keys, dest, request, console)
+        result = restore_back(catalogue, keys, dest, request, console, wait=wait, max_cost=max_cost)
     return report(console, dest, result)
 
 
@@ -76,19 +91,56 @@ def report(console: Console, dest: Path, result: RestoreResult) -> int:
         {"destination": str(dest), **asdict(result)},
         f"{dest}: restored {result.restored:,} files, {size_text(result.written)} ({rate}/s){kept}",
         f"read {size_text(result.read)} from {result.objects} objects",
+        *waiting_lines(result.waiting, result.waiting_size, result.ready),
+        waiting=result.waiting > 0,
     )
 
 
-def _report_plan(console: Console, result: PlanResult) -> int:
+def waiting_lines(count: int, size: int, ready: float | None) -> list[str]:
+    """What is not readable yet, and when to come back."""
+    if not count:
+        return []
+    about = f"; the first can be read about {time_text(int(ready * 10**9))}" if ready else ""
+    return [
+        f"waiting for the thaw of {count:,} objects, {size_text(size)}{about}",
+        "run the same command again then: it goes on where it was",
+    ]
+
+
+def _report_plan(console: Console, result: PlanResult, takes: Estimate) -> int:
     objects = [
         {"name": need.row.name, "size": need.row.size, "read": need.read, "wanted": need.wanted}
         for need in result.needed
     ]
-    read = sum(need.read for need in result.needed)
+    deleted = (
+        f"{size_text(result.deleted)} of it belong to deleted paths, " if result.deleted else ""
+    )
+    fields = {
+        "files": result.files, "size": result.size, "read": takes.download, "objects": objects,
+        "lost": result.lost, "deleted": result.deleted, "deleted_shared": result.deleted_shared,
+        "estimate": {**asdict(takes), "amplification": takes.amplification},
+    }  # fmt: skip
     return console.result(
-        {"files": result.files, "size": result.size, "read": read, "objects": objects},
+        fields,
         f"would write {result.files:,} files, {size_text(result.size)}",
-        f"would read {size_text(read)} from {len(objects)} objects:",
+        *([f"{deleted}{size_text(result.deleted_shared)} of that are also elsewhere"]
+          if deleted else []),
+        *estimate_lines(takes),
+        f"would read {size_text(takes.download)} from {len(objects)} objects:",
         *(f"  {need.row.name}  {size_text(need.read)} of {size_text(need.row.size)}"
           for need in result.needed),
     )  # fmt: skip
+
+
+def estimate_lines(takes: Estimate) -> list[str]:
+    """What is thawed, how long it takes, what it costs."""
+    import humanize
+
+    cost = "not known" if takes.cost is None else f"about {takes.cost:.2f} {takes.currency}"
+    thawed = f"would thaw {takes.thaws:,} objects, {size_text(takes.thaw_size)}; "
+    return [
+        f"{thawed if takes.thaws else ''}would download {size_text(takes.download)}: "
+        f"{takes.amplification:.1f} bytes for each that is wanted",
+        f"expected time: {humanize.precisedelta(max(1.0, takes.seconds), minimum_unit='minutes')}"
+        f"; cost: {cost}",
+    ]

@@ -90,18 +90,17 @@ def _to_do(found: Status) -> Iterator[str]:
 
 
 def _thaws(console: Console, found: Status) -> Iterator[str]:
-    import time
-
     from pyarchiver.cmd.listing import time_text
 
-    now = time.time()
-    rows = []
-    for row in found.thaws:
-        if row.until is not None and row.until < now:
-            continue
-        about = row.until or row.ready
-        state = "thawed until" if row.until else "thawing until about"
-        rows.append((row.name, size_text(row.size), state, time_text(int(about * 10**9))))
+    words = {
+        "thawing": "thawing until about", "thawed": "thawed until",
+        "readable": "can be read since about",
+    }  # fmt: skip
+    rows = [
+        (row.name, size_text(row.size), words[row.state],
+         time_text(int((row.until or row.ready) * 10**9)))
+        for row in found.thaws
+    ]  # fmt: skip
     if rows:
         yield ""
         yield from console.table(("thaw", ">size", "state", "time"), rows)

@@ -16,7 +16,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.plan import Needed
 from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.profiles import WINDOW_SHARE, Terms, Way
-from pyarchiver.cas.restore import restore
+from pyarchiver.cas.restore import Approve, restore
 from pyarchiver.cas.storage import Heat
 from pyarchiver.cas.thaw import Thawing
 from pyarchiver.cas.unlock import unlock
@@ -58,18 +58,29 @@ class Cold:
         self._packs = list(world.objects(Kind.PACK))
 
     def restore(
-        self, into: str = "out", archive: Path | None = None, **options: Any
+        self,
+        into: str = "out",
+        archive: Path | None = None,
+        approve: Approve | None = None,
+        **options: Any,
     ) -> RestoreResult:
         self.folder = self.world.root / into
         observer = self.world._observer()
         with Catalogue.open(archive or self.world.archive, write=False) as catalogue:
             keys = unlock(catalogue, PASSWORD)
-            thawing = Thawing(
+            thawing = Thawing[Needed](
                 catalogue, self.storage, self.terms, observer, clock=self.clock, **options
             )
             with closing(self.storage):
                 return restore(
-                    catalogue, self.storage, keys, self.folder, Request(), observer, thawing
+                    catalogue,
+                    self.storage,
+                    keys,
+                    self.folder,
+                    Request(),
+                    observer,
+                    thawing,
+                    approve,
                 )
 
     def packs(self) -> list[str]:
@@ -152,7 +163,7 @@ def stop_after(cold: Cold, count: int) -> list[str]:
     class Killed(BaseException):
         pass
 
-    def fetched(thawing: Thawing, needed: Needed) -> None:
+    def fetched(thawing: Thawing[Needed], needed: Needed) -> None:
         names.append(needed.row.name)
         if len(names) == count:
             raise Killed
