@@ -5,6 +5,7 @@ Subcommands are imported when they are called, so that `pyarchiver --help` is qu
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -98,8 +99,25 @@ def cli() -> None:
     """
 
 
-def _terminate(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interrupter:
+    """The first signal ends the program in order; another one at once, whatever it waits for.
+
+    Nothing is lost by either: a program that is killed at any moment leaves what the next run
+    completes.
+    """
+
+    def __init__(self) -> None:
+        self._before = False
+
+    def __call__(self, _: int, __: FrameType | None) -> None:
+        if self._before:
+            # Progress on a terminal hides the cursor.
+            show = b"\x1b[?25h" if os.isatty(2) else b""
+            with contextlib.suppress(OSError):
+                os.write(2, show + b"pyarchiver: interrupted again: ended at once\n")
+            os._exit(Exit.INTERRUPTED)
+        self._before = True
+        raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -144,11 +162,12 @@ def _explain(error: BaseException) -> tuple[str, Exit]:
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, _terminate)
-    # A terminal that is closed, unless nohup asked not to mind.
-    hangup = getattr(signal, "SIGHUP", None)
-    if hangup and signal.getsignal(hangup) == signal.SIG_DFL:
-        signal.signal(hangup, _terminate)
+    interrupt = _Interrupter()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # Who started this with nohup, or in the background, does not want it to be interrupted.
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
     # Little here is cyclic, and looking for cycles among a million live rows costs a fifth.
     gc.set_threshold(200_000, 20, 100)
     for stream in (sys.stdout, sys.stderr):
