@@ -4,6 +4,7 @@
 # make docs   writes the command reference
 # make crash  kills the program 200 times, and looks at what is left
 # make trees  tries thousands of trees: archived, changed, archived again, restored
+# make man    writes the man pages into build/man
 # make bench  compares with the rivals that are installed
 # make load   a million files, 200 GB, 100 runs, 10,000 snapshots: about an hour
 
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs bench load crash trees clean
+.PHONY: demo test lint format docs man bench load crash trees clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +37,9 @@ format: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python bench/reference.py
+
+man: $(VENV)/.installed
+	$(BIN)/python bench/manpages.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/compare.py

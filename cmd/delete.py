@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.formats.errors import ArchiverError, SettingsError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("delete", epilog="\b\nExample:\n  pyarchiver delete photos.archive")
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.option("--yes", is_flag=True, help="Do not ask for the archive's name.")
 @with_console
 def command(console: Console, archive: Path, yes: bool) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:
     from pyarchiver.cas.diff import Difference
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     "diff",
     epilog="\b\nExamples:\n  pyarchiver diff photos.archive\n  pyarchiver diff photos.archive 3 4",
 )
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.argument("old", metavar="[N]", type=click.IntRange(1), required=False)
 @click.argument("new", metavar="[M]", type=click.IntRange(1), required=False)
 @with_console

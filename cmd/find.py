@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.formats.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _Date = click.DateTime(_DATES)
     "  pyarchiver find photos.archive 'IMG_04*.CR3'\n"
     "  pyarchiver find photos.archive '*.mov' --larger 1GB --newer 2019-06-01",
 )
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.argument("pattern")
 @click.option("--larger", type=_Size(), metavar="SIZE", help="Of at least SIZE, such as 10MB.")
 @click.option("--smaller", type=_Size(), metavar="SIZE", help="Of at most SIZE.")

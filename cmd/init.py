@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.files import INI
 from pyarchiver.formats.errors import SettingsError
 
 
@@ -16,7 +17,7 @@ from pyarchiver.formats.errors import SettingsError
     epilog="\b\nExample:\n  pyarchiver init photos.ini --name photos --source ~/Photos"
     " --storage file:///mnt/cold",
 )
-@click.argument("ini", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("ini", type=INI)
 @click.option("--name", metavar="N", help="What the archive is called.")
 @click.option("--source", metavar="DIR", help="The folder to archive.")
 @click.option("--storage", metavar="URL", help="Where the packs go, such as file:///mnt/cold.")

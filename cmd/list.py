@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.formats.errors import SettingsError
 
 
@@ -16,7 +17,7 @@ from pyarchiver.formats.errors import SettingsError
     "  pyarchiver list photos.archive\n"
     "  pyarchiver list photos.archive 2019 '*.xmp' --long --snapshot 3",
 )
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--snapshot", type=click.IntRange(1), metavar="N", help="As of snapshot N.")
 @click.option("-l", "--long", is_flag=True, help="Mode, owner, size and time too.")

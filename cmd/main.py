@@ -128,6 +128,9 @@ def run(arguments: list[str] | None = None) -> int:
         return int(cli.main(words, prog_name="pyarchiver", standalone_mode=False) or Exit.DONE)
     except click.exceptions.Exit as error:
         return error.exit_code
+    except SystemExit:
+        # A shell asked for completions, and has its answer.
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED

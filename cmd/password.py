@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.secrets import (
     NEW_PASSWORD_VARIABLE,
     new_password,
@@ -23,7 +24,7 @@ from pyarchiver.formats.errors import SettingsError
     "  pyarchiver password photos.archive --recovery-code\n"
     "  pyarchiver password photos.archive --new-recovery-code",
 )
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.option(
     "--new-password-file",
     type=click.Path(path_type=Path, dir_okay=False),

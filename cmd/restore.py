@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.listing import time_text
 from pyarchiver.cmd.secrets import read_secret, reading_options
 
@@ -30,7 +31,7 @@ privileges_option = click.option(
     "  pyarchiver restore photos.archive ~/restored 2019/wedding '*.xmp'\n"
     "  pyarchiver restore photos.archive ~/as-it-was --snapshot 3",
 )
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--snapshot", type=click.IntRange(1), metavar="N", help="As of snapshot N.")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:
     from pyarchiver.cas.archiver import RunResult
 
 
 @click.command("resume", epilog="\b\nExample:\n  pyarchiver resume photos.archive")
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.option("--rehash", is_flag=True, help="Read every file again, unchanged ones too.")
 @click.option("--allow-empty", is_flag=True, help="Accept a source that has become empty.")
 @with_console

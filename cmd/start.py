@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.files import INI
 from pyarchiver.cmd.resume import report
 from pyarchiver.cmd.secrets import new_password, password_file
 
 
 @click.command("start", epilog="\b\nExample:\n  pyarchiver start photos.ini")
-@click.argument("ini", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("ini", type=INI)
 @password_file
 @click.option("--weak-password", is_flag=True, help="Accept a password that can be guessed.")
 @with_console

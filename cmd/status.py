@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:
     from pyarchiver.cas.status import Status
 
 
 @click.command("status", epilog="\b\nExample:\n  pyarchiver status photos.archive")
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @with_console
 def command(console: Console, archive: Path) -> int:
     """Tell what ARCHIVE holds: its snapshots, its objects, and what a resume would complete.

@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.listing import time_text
 
 
 @click.command(
     "thaw", epilog="\b\nExample:\n  pyarchiver thaw photos.archive 2019/wedding --max-cost 5"
 )
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--snapshot", type=click.IntRange(1), metavar="N", help="As of snapshot N.")
 @click.option("--exact", is_flag=True, help="Leave out what was deleted from the source.")

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.files import ARCHIVE
 
 
 @click.command("update", epilog="\b\nExample:\n  pyarchiver update photos.archive")
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @with_console
 def command(console: Console, archive: Path) -> int:
     """Bring an ARCHIVE that an older pyarchiver made up to date.

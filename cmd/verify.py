@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:
     from pyarchiver.cas.verify import VerifyResult
@@ -36,7 +37,7 @@ def _share(ctx: click.Context, param: click.Parameter, value: str | None) -> Fra
     "  pyarchiver verify photos.archive --sample 5%\n"
     "  pyarchiver verify photos.archive --deep",
 )
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=ARCHIVE)
 @click.option("--deep", is_flag=True, help="Read every object too, and check its BLAKE3.")
 @click.option(
     "--sample", callback=_share, metavar="N%", help="Read so much, what was not for longest first."
