@@ -4,6 +4,8 @@
 # make docs   writes the command reference
 # make crash  kills the program 200 times, and looks at what is left
 # make trees  tries thousands of trees: archived, changed, archived again, restored
+# make tour   writes docs/tour.md, a transcript of a real run
+# make wheel  builds a wheel, installs it apart from all this, and does the main job with it
 # make man    writes the man pages into build/man
 # make bench  compares with the rivals that are installed
 # make load   a million files, 200 GB, 100 runs, 10,000 snapshots: about an hour
@@ -12,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs man bench load crash trees clean
+.PHONY: demo test lint format docs tour wheel man bench load crash trees clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +39,16 @@ format: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python bench/reference.py
+
+tour: $(VENV)/.installed
+	$(BIN)/python bench/tour.py
+
+wheel: $(VENV)/.installed
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install --quiet build/wheel/*.whl
+	build/wheel/venv/bin/python bench/demo.py build/wheel/demo
 
 man: $(VENV)/.installed
 	$(BIN)/python bench/manpages.py

@@ -8,6 +8,7 @@ the result is one JSON object on stdout.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -41,7 +42,8 @@ class Console:
         self._quiet = quiet or as_json
         self._verbose = verbose
         self._json = as_json
-        self._terminal = sys.stderr.isatty() and not self._quiet
+        dumb = os.environ.get("TERM") == "dumb"
+        self._terminal = sys.stderr.isatty() and not self._quiet and not dumb
         self.wants_total = self._terminal
         self.problems: list[str] = []
         self.notices: list[str] = []
