@@ -8,13 +8,14 @@
 # make wheel  builds a wheel, installs it apart from all this, and does the main job with it
 # make man    writes the man pages into build/man
 # make bench  compares with the rivals that are installed
+# make fuzz   ten minutes of hostile input for every decoder
 # make load   a million files, 200 GB, 100 runs, 10,000 snapshots: about an hour
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs tour wheel man bench load crash trees clean
+.PHONY: demo test lint format docs tour wheel man bench load crash trees fuzz clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +65,9 @@ crash: $(VENV)/.installed
 
 trees: $(VENV)/.installed
 	PYARCHIVER_TREES=3000 $(BIN)/python -m pytest tests/test_cas_roundtrip.py -k any_tree
+
+fuzz: $(VENV)/.installed
+	nice $(BIN)/python tests/fuzz.py --seconds 600
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

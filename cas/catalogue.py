@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import astuple
 from pathlib import Path
+from typing import Self
 
 from pyarchiver.cas.inventory import Inventory
 from pyarchiver.cas.rows import (
@@ -20,9 +22,10 @@ from pyarchiver.cas.rows import (
     NewObject,
 )
 from pyarchiver.formats import wire
-from pyarchiver.formats.errors import CatalogueError
+from pyarchiver.formats.aead import KEY_SIZE
+from pyarchiver.formats.errors import CatalogueError, FormatError
 from pyarchiver.formats.header import Kind, parse_front
-from pyarchiver.formats.keys import Slot, WriteKeys
+from pyarchiver.formats.keys import ID_SIZE, PUBLIC_KEY_SIZE, Slot, WriteKeys
 from pyarchiver.formats.records import RunComplete
 
 SUFFIX = ".archive"
@@ -56,6 +59,39 @@ class Catalogue(Inventory):
             values["slots"] = wire.pack(slots)
             made = cls.make(path, values, replaces=cls.unfinished)
         return made
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool, older: bool = False) -> Self:
+        """As of any `Database`; raises CatalogueError for a configuration that nobody made here."""
+        opened = super().open(path, write=write, older=older)
+        try:
+            opened._check_config()
+        except (FormatError, CatalogueError, TypeError, KeyError):
+            opened.close()
+            raise CatalogueError(
+                f"{path} is damaged (its configuration): use a copy of it, or get the files back "
+                "with pyarchiver decrypt"
+            ) from None
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _check_config(self) -> None:
+        settings, slots = wire.unpack(self._config["settings"]), self.config("slots")
+        wire.unpack(self.config("checkpoint") or wire.pack(0))
+        head, keys = self.head, self.keys
+        sound = (
+            [len(keys.archive_id), len(keys.archive_key)] == [ID_SIZE, KEY_SIZE]
+            and len(keys.public_key) == PUBLIC_KEY_SIZE
+            and isinstance(settings, dict)
+            and {"name", "source", "url"} <= settings.keys()
+            and all(type(text) is str for item in settings.items() for text in item)
+            and all(isinstance(slot, dict) for slot in (wire.unpack(slots) if slots else ()))
+            and [type(value) for value in astuple(head)] == [int, bytes, int, int]
+        )
+        if not sound:
+            raise CatalogueError("impossible configuration")
 
     @classmethod
     def unfinished(cls, path: Path) -> bool:

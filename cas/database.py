@@ -23,6 +23,8 @@ from pyarchiver.formats.errors import ArchiverError, BusyError, CatalogueError, 
 
 VERSION = 2
 APPLICATION_ID = 0x50594152
+# Larger than any entry or index: what is larger was not put there by this program.
+_VALUE_MAX = 128 << 20
 
 
 class Transaction:
@@ -85,8 +87,7 @@ class Database:
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             connection = _connect(new, "rw")
             connection.execute("PRAGMA journal_mode = WAL")
-            schema = resources.files(__package__).joinpath("schema.sql").read_text()
-            connection.executescript(schema)
+            connection.executescript(_schema())
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
             cls(new, connection, None).configure(**values)
@@ -117,6 +118,7 @@ class Database:
             connection = _connect(path, _mode(path))
             try:
                 _check_version(path, connection, older)
+                _check_schema(path, connection, older)
                 return cls(path, connection, lock)
             except BaseException:
                 connection.close()
@@ -124,7 +126,7 @@ class Database:
         except BaseException as error:
             if lock:
                 lock.release()
-            if isinstance(error, sqlite3.DatabaseError | OSError):
+            if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError | OSError):
                 raise CatalogueError(f"{path} is damaged or cannot be read: {error}") from None
             raise
 
@@ -164,7 +166,7 @@ class Database:
             return ""
         try:
             found = str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        except sqlite3.DatabaseError as failure:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as failure:
             return str(failure)
         return "" if found == "ok" else found.replace("\n", " ")
 
@@ -237,7 +239,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False
     )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_MAX)
     connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
     # NORMAL would lose the last commits at a power failure, after objects were sent.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -32768")
@@ -272,3 +276,24 @@ def _check_version(path: Path, connection: sqlite3.Connection, older: bool) -> N
         raise CatalogueError(f"{path} was written by a newer pyarchiver: install that one")
     if version < VERSION and not older:
         raise CatalogueError(f"{path} is of an older version: run pyarchiver update {path}")
+
+
+def _schema() -> str:
+    return resources.files(__package__).joinpath("schema.sql").read_text()
+
+
+_PARTS = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
+
+
+def _check_schema(path: Path, connection: sqlite3.Connection, older: bool) -> None:
+    """Refuse other parts than ours: triggers and views would run with our statements."""
+    found = set(connection.execute(_PARTS))
+    if older:
+        strange = {part for part in found if part[0] not in ("table", "index")}
+    else:
+        with closing(sqlite3.connect(":memory:")) as ours:
+            ours.executescript(_schema())
+            strange = found ^ set(ours.execute(_PARTS))
+    if strange:
+        names = ", ".join(sorted({str(part[1]) for part in strange}))
+        raise CatalogueError(f"{path} was tampered with ({names}): use a copy of it")

@@ -16,7 +16,9 @@ from pyarchiver.cas.rows import (
 )
 from pyarchiver.cas.storage import Checksums
 from pyarchiver.cas.versions import Versions
+from pyarchiver.formats.errors import CatalogueError
 from pyarchiver.formats.header import Kind
+from pyarchiver.formats.names import parse_name
 from pyarchiver.formats.payload import CHUNK_ID_SIZE, Index
 
 # Of a chunk's id, what its row is found by: two thirds of the table that whole ids would take.
@@ -69,7 +71,15 @@ class Inventory(Versions):
             "SELECT id, object_id, name, kind, number, run, size, blake3, header, state"
             f" FROM objects WHERE {condition}"
         )
-        return [ObjectRow(*row) for row in self._db.execute(query, values)]
+        rows = [ObjectRow(*row) for row in self._db.execute(query, values)]
+        for row in rows:
+            self._check_name(row.name)
+        return rows
+
+    def _check_name(self, name: str) -> None:
+        """Names become paths: one in a foreign .archive must not lead out of the storage."""
+        if parse_name(name) is None:
+            raise CatalogueError(f"{self.path} was tampered with: no object is called {name!r}")
 
     def add_object(self, new: NewObject, state: int) -> int:
         """Insert an object's row and index, within a transaction of the caller."""
@@ -149,7 +159,10 @@ class Inventory(Versions):
     def remaining(self) -> list[Remaining]:
         """The objects that are not deleted, oldest first."""
         query = "SELECT id, name, size FROM objects WHERE state != ? ORDER BY id"
-        return [Remaining(*row) for row in self._db.execute(query, (DELETED,))]
+        rows = [Remaining(*row) for row in self._db.execute(query, (DELETED,))]
+        for row in rows:
+            self._check_name(row.name)
+        return rows
 
     def remaining_size(self) -> tuple[int, int]:
         """(number, bytes) of the objects that are not deleted."""

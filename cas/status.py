@@ -13,6 +13,7 @@ from pyarchiver.formats.entry import EntryKind
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.payload import Index
 
+_KINDS = {int(kind): kind.name.lower() for kind in Kind}
 _STATES = {STAGED: "staged", STORED: "stored", DELETED: "deleted"}
 
 
@@ -94,7 +95,9 @@ def status(catalogue: Catalogue) -> Status:
     """The status of an archive; works while another process archives."""
     chunks, chunks_size = _chunks(catalogue)
     objects = [
-        ObjectsStatus(Kind(kind).name.lower(), _STATES[state], count, size)
+        ObjectsStatus(
+            _KINDS.get(kind, f"kind {kind}"), _STATES.get(state, f"state {state}"), count, size
+        )
         for kind, state, count, size in catalogue.object_totals()
     ]
     deletion = "deleted" if catalogue.deleted else "begun" if catalogue.being_deleted else ""

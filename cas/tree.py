@@ -37,6 +37,13 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _PART = re.compile(rb"[0-9a-f]{32}")
+_WINDOWS = os.name == "nt"
+# Separators and streams; names of devices; what Windows strips, so that two names would be one.
+_NOT_ON_WINDOWS = re.compile(
+    rb"[\\:]|[. ]$"
+    rb"|^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)([0-9]|\xc2[\xb9\xb2\xb3]))\s*(\.|$)",
+    re.IGNORECASE,
+)
 
 
 class PathError(Exception):
@@ -48,7 +55,7 @@ def check_path(path: bytes) -> None:
     for part in path.split(b"/"):
         if part in (b"", b".", b"..") or b"\0" in part:
             raise PathError("its name would lead out of the destination")
-        if os.name == "nt" and (b"\\" in part or b":" in part):
+        if _WINDOWS and _NOT_ON_WINDOWS.search(part):
             raise PathError("its name is not possible on this system")
 
 

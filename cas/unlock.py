@@ -10,8 +10,10 @@ from pyarchiver.formats.errors import CodeError, DamagedError, FormatError, Pass
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import SLOT_PASSWORD, ReadKeys, Slot, open_slot
 
-# Each slot that is tried costs a key derivation; objects of unknown origin may bring many.
+# Each slot that is tried costs a key derivation; objects of unknown origin may bring many, and
+# costly ones. In bytes times passes: 64 of our own, or half a minute.
 _TRIALS_MAX = 64
+_WORK_MAX = _TRIALS_MAX * (3 << 28)
 
 Secret = str | bytes
 """A password, or the secret that a recovery code stands for."""
@@ -50,6 +52,7 @@ class Keyring:
         self.secret = secret
         self._keys: dict[bytes, ReadKeys] = {}
         self._tried: set[bytes] = set()
+        self._work = 0
 
     def keys(self, header: Header) -> ReadKeys | None:
         """The keys of the header's archive, None where the secret does not open it.
@@ -68,8 +71,19 @@ class Keyring:
             if mark in self._tried or len(self._tried) >= _TRIALS_MAX:
                 continue
             self._tried.add(mark)
+            if self._work + _work(slot) > _WORK_MAX:
+                continue
+            self._work += _work(slot)
             keys = _open_any([slot], header.archive_id, self.secret)
             if keys is not None:
                 self._keys[header.archive_id] = keys
                 return self.keys(header)
         return None
+
+
+def _work(slot: Slot) -> int:
+    """What a password slot costs to try; nothing where it is not even tried."""
+    passes, memory = slot.get("ops"), slot.get("mem")
+    if not isinstance(passes, int) or not isinstance(memory, int):
+        return 0
+    return max(0, passes * memory)

@@ -28,6 +28,14 @@ def _no_extensions(code: int, data: bytes) -> None:
     raise ValueError(f"extension type {code}")
 
 
+def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Two fields of one name would be read in one way here and in another elsewhere."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field stands twice")
+    return found
+
+
 def unpack(data: bytes | memoryview) -> Any:
     """The single msgpack value in `data`; lengths inside cannot exceed `len(data)`.
 
@@ -40,6 +48,7 @@ def unpack(data: bytes | memoryview) -> Any:
             use_list=True,
             strict_map_key=True,
             ext_hook=_no_extensions,
+            object_pairs_hook=_each_once,
             unicode_errors=_ERRORS,
         )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
@@ -58,6 +67,7 @@ def unpack_each(data: bytes, limit: int) -> Iterator[Any]:
         use_list=True,
         strict_map_key=True,
         ext_hook=_no_extensions,
+        object_pairs_hook=_each_once,
         unicode_errors=_ERRORS,
         max_buffer_size=max(1, len(data)),
     )

@@ -79,6 +79,7 @@ def one(data: bytes) -> Any:
 
 
 def named(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    need(all(isinstance(key, str | bytes) for key, _ in pairs), "a name of another type")
     need(len({key for key, _ in pairs}) == len(pairs), "a field stands twice")
     return dict(pairs)
 

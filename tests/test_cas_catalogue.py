@@ -30,12 +30,13 @@ from pyarchiver.formats.entry import EntryKind
 from pyarchiver.formats.errors import BusyError, CatalogueError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.keys import ReadKeys
+from pyarchiver.formats.names import object_name
 from pyarchiver.formats.payload import Index, Placed, Type
 from pyarchiver.formats.records import RunComplete
 
 KEYS = ReadKeys(bytes(16), bytes(range(32)), bytes(32)).writer()
 SLOTS = ({"type": 2, "salt": b"s" * 16},)
-SETTINGS = {"name": "photos", "url": "file:///x"}
+SETTINGS = {"name": "photos", "source": "/x", "url": "file:///x"}
 FILE, FOLDER, LINK, GONE = EntryKind.FILE, EntryKind.FOLDER, EntryKind.SYMLINK, EntryKind.GONE
 
 
@@ -59,11 +60,15 @@ def index(*ids: bytes) -> bytes:
     return Index(records, (7,) * len(ids), b"".join(ids)).encode()
 
 
+def name_of(number: int) -> str:
+    return object_name(KEYS.archive_id, Kind.PACK, 0, number.to_bytes(16, "big"))
+
+
 def new(number: int, kind: Kind = Kind.PACK, size: int = 100, log: int = 0,
         run: int = 1, indexes: tuple[bytes, ...] = ()) -> NewObject:  # fmt: skip
     object_id = number.to_bytes(16, "big")
     return NewObject(
-        object_id, f"object-{number}", kind, log, run, size, b"h" * 32, b"header", indexes
+        object_id, name_of(number), kind, log, run, size, b"h" * 32, b"header", indexes
     )
 
 
@@ -300,7 +305,7 @@ def test_staged_then_stored(path: Path) -> None:
     with Catalogue.open(path, write=False) as opened:
         assert opened.staged() == []
         (found,) = opened.objects()
-        assert (found.state, found.name, found.kind) == (STORED, "object-1", Kind.PACK)
+        assert (found.state, found.name, found.kind) == (STORED, name_of(1), Kind.PACK)
         assert opened.object_by_id((1).to_bytes(16, "big")) == found
         assert opened.object_by_id(bytes(16)) is None
 

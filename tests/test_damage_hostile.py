@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from helpers_cli import PASSWORD, Place, Sizes, contents, noise, small, tree_of, write
+from helpers_cli import PASSWORD, Place, Sizes, contents, noise, patched, small, tree_of, write
+from pyarchiver.cas import tree
 from pyarchiver.cas.decrypt import decrypt
 from pyarchiver.cas.planner import Request
 from pyarchiver.cas.progress import Quiet
@@ -444,6 +446,64 @@ def test_a_pack_whose_index_lies(tmp_path: Path, what: str) -> None:
         pytest.fail(f"one pack stopped all: {error}")
     assert contents(tmp_path / "out") == {"good": GOOD}
     assert any("bad" in problem for problem in observer.problems)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"a\\b", b"c:", b"file:stream", b"NUL", b"nul.txt", b"Con", b"com1", b"LPT9.raw", b"aux ",
+     b"CONIN$", b"com\xc2\xb9", b"dot.", b"space "],
+)  # fmt: skip
+def test_names_that_windows_takes_for_something_else(name: bytes) -> None:
+    with patched((tree, "_WINDOWS", True)):
+        for path in (name, b"folder/" + name, name + b"/file"):
+            with pytest.raises(tree.PathError):
+                tree.check_path(path)
+        tree.check_path(b"console/common.nul/com10/a.b c")
+    tree.check_path(name)
+
+
+class Folding:
+    """The module `os` as it would be where names that differ in case only are the same."""
+
+    def __init__(self, root: Path, module: Any = os) -> None:
+        self._root, self._module = os.fsencode(root), module
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        if name == "path":
+            return Folding(Path(os.fsdecode(self._root)), found)
+        return self._folding(found) if callable(found) else found
+
+    def _folding(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def fold(value: Any) -> Any:
+            inside = isinstance(value, bytes) and value.startswith(self._root)
+            return self._root + value[len(self._root) :].lower() if inside else value
+
+        # What a link points to is no path yet.
+        return lambda *args, **more: function(*map(fold, args), **more)
+
+
+def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    """Where they are one, a link of one name is no way out for a file below the other."""
+    forger = Forger()
+    outside = os.fsencode(tmp_path / "outside")
+    link = Node(EntryKind.SYMLINK, 0o777, 1, link=outside)
+    folder = Node(EntryKind.FOLDER, 0o777, 12345)
+    with patched((tree, "os", Folding(tmp_path / "out"))):
+        observer = _hostile(
+            tmp_path, forger,
+            (b"A", link), (b"a/own", forger.file((1, OTHER))),
+            (b"d", link), (b"D/folder", folder), (b"D", folder),
+            (b"Twice", forger.file((1, OTHER))), (b"twice", forger.good()),
+            (b"pieces", forger.file((1, OTHER), 4096, (0, GOOD))), (b"PIECES", link),
+            (b"e", link), (b"E", forger.file((1, OTHER), 4096, (0, GOOD))),
+        )  # fmt: skip
+    found = contents(tmp_path / "out")
+    assert found["a/own"] == OTHER
+    assert found["twice"] in (OTHER, GOOD)
+    told = [problem.lower() for problem in observer.problems]
+    for name in ("a", "d", "pieces", "e", "twice"):
+        assert any(re.match(f"{name}[:/]", problem) for problem in told), name
 
 
 def test_the_destination_may_hold_links_of_its_own(tmp_path: Path) -> None:
