@@ -121,13 +121,15 @@ class Moto(Server):
     """moto's server in threads of this process: a Glacier whose thaws end when the test says so.
 
     `thaws` counts the restore requests that were accepted, by key; `requests` has all requests.
-    `refuse` may answer a request with (HTTP status, error code) in place of moto.
+    `refuse` may answer a request with (HTTP status, error code) in place of moto; `answered` hears
+    of each request that moto has done, before its answer is on the way.
     """
 
     thaws: Counter[str] = field(default_factory=Counter)
     tiers: list[str | None] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     refuse: Refuse = lambda request: None
+    answered: Callable[[Request], None] = lambda request: None
 
     def backend(self) -> Any:
         """moto's own state."""
@@ -171,6 +173,7 @@ class Moto(Server):
         self.tiers.clear()
         self.requests.clear()
         self.refuse = lambda request: None
+        self.answered = lambda request: None
 
     def answer(self, moto: Any, environ: _Environ, respond: _Respond) -> Iterable[bytes]:
         """WSGI: moto's answer, and around it what of Glacier moto leaves out."""
@@ -184,11 +187,13 @@ class Moto(Server):
             refused = self._restoring(key)
         if refused is not None:
             return _error(environ, respond, *refused)
-        if "HTTP_X_AMZ_OPTIONAL_OBJECT_ATTRIBUTES" in headers:
-            return self._listing(moto, environ, respond)
         if "restore" in query:
             self._restore(key)
-        parts: Iterable[bytes] = moto(environ, respond)
+        listing = "HTTP_X_AMZ_OPTIONAL_OBJECT_ATTRIBUTES" in headers
+        parts: Iterable[bytes] = (
+            self._listing(moto, environ, respond) if listing else moto(environ, respond)
+        )
+        self.answered(request)
         return parts
 
     def _restoring(self, key: str) -> tuple[int, str] | None:

@@ -3,35 +3,18 @@ recover, delete."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import servers_s3 as s3
 from helpers_cas import tuned
-from helpers_cli import PASSWORD, differences, make_tree, noise, write
+from helpers_cli import PASSWORD, make_tree, noise, write
+from helpers_job import PACK, Far, Job, in_bucket
 from pyarchiver.cmd import secrets
-from pyarchiver.cmd.exits import Exit
-from pyarchiver.cmd.main import run
-
-PACK = 1 << 20
-
-
-@dataclass
-class Far:
-    """A storage: what the ini says of it, what is in it, and how its thaws come to an end."""
-
-    url: str
-    profile: str
-    names: Callable[[], set[str]]
-    options: dict[str, str] = field(default_factory=dict)
-    thaw: Callable[[], None] | None = None
 
 
 def local(_: pytest.FixtureRequest, home: Path) -> Far:
@@ -44,67 +27,18 @@ def rclone_s3(request: pytest.FixtureRequest, _: Path) -> Far:
     return in_bucket(server, "s3-standard")
 
 
-def in_bucket(server: s3.Server, profile: str) -> Far:
-    server.make_bucket()
-
-    def names() -> set[str]:
-        found = server.client.list_objects_v2(Bucket=s3.BUCKET, Prefix="photos/job/")
-        return {entry["Key"] for entry in found.get("Contents", ())}
-
-    return Far(f"s3://{s3.BUCKET}/photos/job", profile, names, server.options)
+def moto_glacier(request: pytest.FixtureRequest, _: Path) -> Far:
+    moto: s3.Moto = request.getfixturevalue("moto_server")
+    far = in_bucket(moto, "aws-deep-archive")
+    far.thaw = moto.open
+    return far
 
 
 STORAGES: dict[str, Callable[[pytest.FixtureRequest, Path], Far]] = {
     "file": local,
     "rclone-s3": rclone_s3,
+    "moto-glacier": moto_glacier,
 }
-
-
-class Job:
-    """A user, his source, and an archive of it in a storage."""
-
-    def __init__(self, home: Path, far: Far, capsys: pytest.CaptureFixture[str]) -> None:
-        self.home = home
-        self.far = far
-        self.source = home / "source"
-        self.archive = home / "photos.archive"
-        self.err = ""
-        self._capsys = capsys
-
-    def run(self, command: str, *words: object) -> dict[str, Any]:
-        """A command's result, its exit code among it."""
-        code = run([command, *map(str, words), "--json"])
-        out, self.err = self._capsys.readouterr()
-        result: dict[str, Any] = json.loads(out)
-        assert result["exit"] == code, self.err
-        return result
-
-    def done(self, command: str, *words: object) -> dict[str, Any]:
-        """The same, and nothing went wrong."""
-        result = self.run(command, *words)
-        assert result["exit"] == Exit.DONE, (result, self.err)
-        return result
-
-    def start(self) -> dict[str, Any]:
-        ini = self.home / "photos.ini"
-        words = ["--name", "photos", "--source", "source", "--storage", self.far.url]
-        self.done("init", ini, *words, "--profile", self.far.profile)
-        lines = ini.read_text().replace("chunk size = 512 KiB", "chunk size = 64 KiB").splitlines()
-        for name, value in self.far.options.items():
-            at = next(at for at, line in enumerate(lines) if line.startswith(f"{name} ="))
-            lines[at] = f"{name} = {value}"
-        ini.write_text("\n".join(lines))
-        return self.done("start", ini)
-
-    def restore(self, into: str, *words: object, archive: Path | None = None) -> None:
-        """A folder equal to the source, whatever must be thawed on the way."""
-        destination = self.home / into
-        asked = [archive or self.archive, destination, "--exact", *words]
-        if self.far.thaw:
-            assert self.run("restore", *asked)["exit"] == Exit.WAITING, self.err
-            self.far.thaw()
-        self.done("restore", *asked)
-        assert differences(self.source, destination) == ""
 
 
 @pytest.fixture(params=STORAGES)
