@@ -25,7 +25,7 @@ from pyarchiver.cas.ledger import Ledger, storable_time
 from pyarchiver.cas.log import Log
 from pyarchiver.cas.packer import Packer
 from pyarchiver.cas.progress import Observer, Quiet, show
-from pyarchiver.cas.rows import Known, join
+from pyarchiver.cas.rows import LOOK_AGAIN, Known, join
 from pyarchiver.cas.settings import Settings, settings_of
 from pyarchiver.cas.storage import Storage, open_storage
 from pyarchiver.cas.survey import refuse_old_copy
@@ -36,7 +36,6 @@ from pyarchiver.formats.records import RunComplete
 
 # A file modified this recently may be modified again within the same timestamp.
 _RACY_NS = 2_000_000_000
-_LOOK_AGAIN = -(1 << 63)
 _READ_ATTEMPTS = 3
 _TELL_EVERY = 1 << 20
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -235,7 +234,7 @@ class _Run:
     ) -> Known:
         version = before.version if before else 0
         settled = (found.st_ctime_ns if self._comparison.ctime else found.st_mtime_ns) < racy
-        mtime = storable_time(found.st_mtime_ns) if settled else _LOOK_AGAIN
+        mtime = storable_time(found.st_mtime_ns) if settled else LOOK_AGAIN
         ctime = storable_time(found.st_ctime_ns)
         size = found.st_size if kind == EntryKind.FILE else 0
         return Known(version, int(kind), size, mtime, ctime, inode_of(found))

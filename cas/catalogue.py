@@ -134,8 +134,9 @@ class Catalogue(Inventory):
 
     def slots_unsent(self) -> bool:
         """Whether no object has the slots yet: the newest was written before they changed."""
-        query = "SELECT header FROM objects WHERE kind != ? ORDER BY id DESC LIMIT 1"
-        row = self._db.execute(query, (int(Kind.KIT),)).fetchone()
+        row = self._db.execute(
+            "SELECT header FROM objects WHERE header != x'' ORDER BY id DESC LIMIT 1"
+        ).fetchone()
         return row is not None and parse_front(row[0]).slots != self.slots
 
     def _keep_slots(self, slots: tuple[Slot, ...]) -> None:
@@ -172,8 +173,9 @@ class Catalogue(Inventory):
             return int(row[0])
         with self.transaction():
             (last,) = self._db.execute("SELECT coalesce(max(run), 0) FROM runs").fetchone()
-            self._db.execute("INSERT INTO runs (run, began) VALUES (?, ?)", (last + 1, began))
-        return int(last) + 1
+            run = max(int(last), self.floor[0]) + 1
+            self._db.execute("INSERT INTO runs (run, began) VALUES (?, ?)", (run, began))
+        return run
 
     def abandon_run(self, run: int) -> None:
         """Forget a run that found nothing new."""
@@ -314,3 +316,24 @@ class Catalogue(Inventory):
     def set_settings(self, values: dict[str, str]) -> None:
         """Settings read from a manifest, within a transaction of the caller."""
         self._configure({"settings": wire.pack(values)})
+
+    @property
+    def floor(self) -> tuple[int, int]:
+        """(run, sequence) that objects bear which the log does not say: new ones lie above."""
+        packed = self.config("floor")
+        run, sequence = wire.unpack(packed) if packed else (0, 0)
+        return run, sequence
+
+    def settle(
+        self, head: Head, checkpoint: int, floor: tuple[int, int], open_run: tuple[int, int] | None
+    ) -> None:
+        """Go on where the log stands, within a transaction of the caller.
+
+        `checkpoint`: the number of the last; `open_run`: (number, ns since 1970) of the run that
+        the next one continues.
+        """
+        self.set_head(head)
+        self._configure({"checkpoint": wire.pack(checkpoint), "floor": wire.pack(list(floor))})
+        if open_run:
+            self._db.execute("INSERT INTO runs (run, began) VALUES (?, ?)", open_run)
+        self.settle_paths()

@@ -8,6 +8,7 @@ from pyarchiver.cas.rows import (
     DELETED,
     STAGED,
     STORED,
+    UNREAD,
     Expected,
     NewObject,
     ObjectRow,
@@ -52,15 +53,21 @@ class Inventory(Versions):
             self._db.execute("UPDATE objects SET state = ? WHERE id = ?", (DELETED, object_row))
 
     def objects(self, kind: Kind | None = None, after: int = 0) -> list[ObjectRow]:
-        """Objects with a row id above `after`, of one kind or all, oldest first."""
+        """Objects that were read or written, with a row id above `after`, oldest first."""
+        known = f"id > ? AND state != {UNREAD}"
         if kind is None:
-            return self._objects("id > ? ORDER BY id", after)
-        return self._objects("id > ? AND kind = ? ORDER BY id", after, kind)
+            return self._objects(f"{known} ORDER BY id", after)
+        return self._objects(f"{known} AND kind = ? ORDER BY id", after, kind)
 
     def object_by_id(self, object_id: bytes) -> ObjectRow | None:
         """The object of that id."""
         rows = self._objects("object_id = ?", object_id)
         return rows[0] if rows else None
+
+    def last_object(self) -> int:
+        """The row of the object that was recorded last, 0 for none."""
+        (last,) = self._db.execute("SELECT coalesce(max(id), 0) FROM objects").fetchone()
+        return int(last)
 
     def object_by_row(self, row: int) -> ObjectRow:
         """The object of that row."""

@@ -57,7 +57,7 @@ class Ledger:
         self._device = device
         self._run = run
         self._file_key = catalogue.keys.file_key
-        self._sequence = catalogue.last_version()
+        self._sequence = max(catalogue.last_version(), catalogue.floor[1])
         self._waiting: deque[Waiting] = deque()
 
     def add(

@@ -154,6 +154,10 @@ def read_chunks(found: OpenObject, chunk_map: ChunkMap, block: int, wanted: set[
     return chunks
 
 
+LOST = -1
+"""The type of a record that could not be read: what stands beside it does not belong together."""
+
+
 @dataclass
 class Contents:
     """What was read of an object apart from its blocks' data."""
@@ -180,6 +184,7 @@ def read_contents(found: OpenObject) -> Contents:
             contents.records.append((placed.type, read_record(found.opener, placed)))
         except (FormatError, StorageError) as error:
             contents.damage.append(str(error))
+            contents.records.append((LOST, memoryview(b"")))
     return contents
 
 
@@ -252,5 +257,7 @@ def entries_of(contents: Contents) -> Iterator[Entry]:
                 entry = joiner.add(body)
                 if entry is not None:
                     yield entry
+            elif kind == LOST:
+                joiner = PartJoiner()
         except FormatError as error:
             contents.damage.append(str(error))

@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 from pyarchiver.formats.header import Kind
 
-STAGED, STORED, DELETED = 0, 1, 2
-# Branches of a forked log that a rebuilt catalogue keeps apart.
-FORKS_MAX = 16
+STAGED, STORED, DELETED, UNREAD = 0, 1, 2, 3
+# A modification time that no file has: what is known of it so is read again.
+LOOK_AGAIN = -(1 << 63)
+# A rebuilt catalogue keeps the branches of a forked log apart: the versions of those that are not
+# followed have their sequence less a multiple of this, below all that are.
+BRANCH, BRANCHES_MAX = 1 << 57, 32
 
 
 class Known(NamedTuple):

@@ -15,7 +15,7 @@ CREATE TABLE runs (
 ) STRICT;
 
 -- Every object ever named: state 0 STAGED (complete in the spool), 1 STORED (in the storage),
--- 2 DELETED (by `delete`, from both).
+-- 2 DELETED (by `delete`, from both), 3 UNREAD (a pack in no manifest, which `recover` left alone).
 CREATE TABLE objects (
     id INTEGER PRIMARY KEY,
     object_id BLOB NOT NULL UNIQUE,

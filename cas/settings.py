@@ -111,6 +111,32 @@ def without_credentials(values: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in values.items() if name not in CREDENTIALS}
 
 
+def located(location: str, archive: Path, ini: Path | None) -> Settings:
+    """Settings for the storage at a URL or in a folder, before those of its archive are known.
+
+    All but the location comes from the ini file, if there is one. What nobody knows yet has values
+    that lead nowhere.
+    """
+    if ini is not None:
+        values = read_ini(ini).values()
+    else:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", archive.stem).lstrip(".-") or "recovered"
+        values = {**_DEFAULTS, "name": name[:100], "source": "/source-not-known"}
+    return parse({**values, "url": _url(location, Path.cwd())}, Path("/"))
+
+
+def recovered(sealed: Mapping[str, str], given: Settings, *, from_ini: bool) -> dict[str, str]:
+    """Settings of a recovered archive: as `sealed` in its manifests, but for where it is.
+
+    What else is known of the storage is `given` too, where an ini file says it or the storage is of
+    another kind than it was.
+    """
+    kept = dict(sealed)
+    if from_ini or urlsplit(sealed.get("url", "")).scheme != given.scheme:
+        kept = {n: v for n, v in kept.items() if n not in _SECTIONS["storage"] and "." not in n}
+    return {**given.values(), **kept, "url": given.url}
+
+
 def settings_of(catalogue: Catalogue) -> Settings:
     """The settings that an archive was made with."""
     return parse(catalogue.settings, Path("/"))

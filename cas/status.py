@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.clock import SystemClock
-from pyarchiver.cas.rows import DELETED, STAGED, STORED
+from pyarchiver.cas.rows import DELETED, STAGED, STORED, UNREAD
 from pyarchiver.cas.settings import settings_of
 from pyarchiver.formats import wire
 from pyarchiver.formats.entry import EntryKind
@@ -14,7 +14,7 @@ from pyarchiver.formats.header import Kind
 from pyarchiver.formats.payload import Index
 
 _KINDS = {int(kind): kind.name.lower() for kind in Kind}
-_STATES = {STAGED: "staged", STORED: "stored", DELETED: "deleted"}
+_STATES = {STAGED: "staged", STORED: "stored", DELETED: "deleted", UNREAD: "unread"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from blake3 import blake3
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.progress import Observer
-from pyarchiver.cas.rows import STAGED, STORED, Expected
+from pyarchiver.cas.rows import STAGED, STORED, UNREAD, Expected
 from pyarchiver.cas.storage import Heat, Storage, Stored
 from pyarchiver.cas.survey import old_copy
 from pyarchiver.formats.errors import (
@@ -140,7 +140,8 @@ class _Verification:
             self._problem(row, reason)
 
     def _difference(self, row: Expected, stored: Stored) -> str:
-        if stored.size is not None:
+        # What recover did not read, of a storage that tells no sizes, has none.
+        if stored.size is not None and row.size:
             self.result.sizes += 1
             if stored.size != row.size:
                 return f"has {stored.size:,} bytes, {row.size:,} were sent"
@@ -171,6 +172,11 @@ class _Verification:
             elif state is None:
                 self._foreign(f"object {text} is not in the catalogue")
                 unknown.append(text)
+            elif state == UNREAD:
+                self._foreign(
+                    f"object {text} is in no manifest and was not read by recover: what only it "
+                    "holds comes with --packs unlisted"
+                )
             elif state not in (STAGED, STORED):
                 self._foreign(f"object {text} is left over from what failed: {_USELESS}")
         if unknown:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyarchiver.cas.database import Database
-from pyarchiver.cas.rows import FORKS_MAX, Batch, Known, VersionRow, join, split
+from pyarchiver.cas.rows import (
+    BRANCH,
+    BRANCHES_MAX,
+    LOOK_AGAIN,
+    Batch,
+    Known,
+    VersionRow,
+    join,
+    split,
+)
+from pyarchiver.formats import wire
 from pyarchiver.formats.entry import EntryKind
+
+_INTO_VERSIONS = " INTO versions VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class Versions(Database):
@@ -56,7 +68,7 @@ class Versions(Database):
 
     def state(self, run: int) -> Iterator[VersionRow]:
         """The tree as it was at the end of a run."""
-        newest = "SELECT max(id) FROM versions WHERE run <= ? GROUP BY folder, name"
+        newest = "SELECT max(id) FROM versions WHERE id > 0 AND run <= ? GROUP BY folder, name"
         return self._versions(
             f"v.id IN ({newest}) AND v.kind != ? ORDER BY v.id", run, int(EntryKind.GONE)
         )
@@ -87,7 +99,7 @@ class Versions(Database):
             newest = "SELECT max(id) FROM versions WHERE kind != ?1 GROUP BY folder, name"
             values: tuple[int, ...] = (int(EntryKind.GONE),)
         else:
-            newest = "SELECT max(id) FROM versions WHERE run <= ?2 GROUP BY folder, name"
+            newest = "SELECT max(id) FROM versions WHERE id > 0 AND run <= ?2 GROUP BY folder, name"
             values = int(EntryKind.GONE), 1 << 61 if run is None else run
         condition = f"v.id IN ({newest}) AND v.kind != ?1 ORDER BY f.path, v.name"
         return self._versions(condition, *values)
@@ -118,7 +130,7 @@ class Versions(Database):
 
     def hold(self, run: int | None) -> None:
         """Keep the state of a run (None: of now) at hand, to be asked for by `held`."""
-        newest = "SELECT max(id) FROM versions WHERE run <= ?1 GROUP BY folder, name"
+        newest = "SELECT max(id) FROM versions WHERE id > 0 AND run <= ?1 GROUP BY folder, name"
         self._db.execute("DROP TABLE IF EXISTS temp.held")
         self._db.execute(
             "CREATE TEMP TABLE held (folder BLOB, name BLOB, version INTEGER, kind INTEGER,"
@@ -163,7 +175,7 @@ class Versions(Database):
         # A third less time with bytearray: for bytes the module first looks for an adapter.
         folders = {folder: self._make_folder(folder) for folder in _folders(batch)}
         self._db.executemany(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
+            f"INSERT{_INTO_VERSIONS}",
             (
                 (v[0], folders[v[1]], bytearray(v[2]), v[3], v[4], bytearray(v[5]))
                 for v in batch.versions
@@ -184,29 +196,60 @@ class Versions(Database):
         assert folder is not None
         return folder
 
-    def add_versions(self, batch: Batch) -> int:
+    def add_versions(self, batch: Batch, branch: int = 0) -> int:
         """Insert versions read from objects, within a transaction of the caller.
 
-        Their sequences are multiples of FORKS_MAX: what is not there already and finds its place
-        taken gets one of the next. Returns how many find none.
+        Those of another branch of the log than the one followed, and those that find their place
+        taken by another, go below: see BRANCH. Returns how many find no place.
         """
         folders = {folder: self._make_folder(folder) for folder in _folders(batch)}
-        return sum(not self._add_version(v, folders[v.folder]) for v in batch.versions)
+        rows = [
+            (v.sequence, folders[v.folder], bytearray(v.name), v.run, v.kind, bytearray(v.fields))
+            for v in batch.versions
+        ]
+        if not branch:
+            before = self._db.total_changes
+            self._db.executemany(f"INSERT OR IGNORE{_INTO_VERSIONS}", rows)
+            if self._db.total_changes - before == len(rows):
+                return 0
+        return sum(not self._place(row[0], row[1:], branch) for row in rows)
 
-    def _add_version(self, v: VersionRow, folder: int) -> bool:
-        values = (folder, v.name, v.run, v.kind, v.fields)
-        for sequence in range(v.sequence, v.sequence + FORKS_MAX):
-            cursor = self._db.execute(
-                "INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)", (sequence, *values)
-            )
-            if cursor.rowcount:
-                return True
-            there = self._db.execute(
-                "SELECT folder, name, run, kind, fields FROM versions WHERE id = ?", (sequence,)
-            ).fetchone()
+    def _place(self, sequence: int, values: tuple[object, ...], branch: int) -> bool:
+        query = "SELECT folder, name, run, kind, fields FROM versions WHERE id = ?"
+        for place in dict.fromkeys((0, *range(branch, BRANCHES_MAX))):
+            at = sequence - place * BRANCH
+            there = self._db.execute(query, (at,)).fetchone()
             if there == values:
                 return True
+            if there is None and place >= branch:
+                self._db.execute(f"INSERT{_INTO_VERSIONS}", (at, *values))
+                return True
         return False
+
+    def highest_sequence(self) -> int:
+        """The highest sequence of any branch."""
+        query = f"SELECT coalesce(max(id & {BRANCH - 1}), 0) FROM versions"
+        return int(self._db.execute(query).fetchone()[0])
+
+    def settle_paths(self) -> None:
+        """Make the newest state of every path, on the branch followed, what is known of it.
+
+        Within a transaction of the caller. What the file system said is not known, so that the
+        next run looks at every file again.
+        """
+        self._db.create_function("size_of", 1, _size_of, deterministic=True)
+        newest = "SELECT max(id) FROM versions WHERE id > 0 GROUP BY folder, name"
+        self._db.execute(
+            "INSERT INTO paths SELECT folder, name, id, kind, size_of(fields), ?, 0, 0"
+            f" FROM versions WHERE id IN ({newest})",
+            (LOOK_AGAIN,),
+        )
+
+
+def _size_of(fields: bytes) -> int:
+    """The size in a version's fields, 0 for what has none."""
+    size = wire.unpack(fields).get("size")
+    return size if isinstance(size, int) else 0
 
 
 def _folders(batch: Batch) -> set[bytes]:

@@ -32,6 +32,7 @@ COMMANDS = {
     "diff": "Tell what differs between snapshots, or in the source.",
     "verify": "See whether all objects are in the storage, and whole.",
     "kit": "Write what gives the files back without pyarchiver, for a drawer.",
+    "recover": "Make a lost .archive anew from the storage.",
     "delete": "Delete an archive from the storage, for good.",
     "password": "Change the password, for all that is written from now on.",
     "update": "Bring an .archive of an older version up to date.",
@@ -93,6 +94,7 @@ def cli() -> None:
       pyarchiver diff photos.archive
       pyarchiver verify photos.archive --sample 5%
       pyarchiver kit photos.archive ~/for-the-drawer
+      pyarchiver recover file:///mnt/cold photos.archive
       pyarchiver delete photos.archive
       pyarchiver password photos.archive
       pyarchiver update photos.archive

@@ -25,8 +25,9 @@ from pyarchiver.cas.folder import ObjectFolder
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.progress import Quiet
-from pyarchiver.cas.settings import Settings
-from pyarchiver.cas.unlock import unlock
+from pyarchiver.cas.recover import Wanted, recover
+from pyarchiver.cas.settings import Settings, located
+from pyarchiver.cas.unlock import Keyring, unlock
 from pyarchiver.formats import entry, recovery
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import parse_name
@@ -112,6 +113,14 @@ class World:
                 self._observer(),
             )
         return folder, result
+
+    def recover(self, into: str = "recovered.archive", wanted: Wanted | None = None) -> Path:
+        """A new .archive from the storage's folder alone."""
+        path = self.root / into
+        keyring, settings = Keyring(PASSWORD), located(str(self.storage), path, None)
+        storage = LocalStorage(self.storage)
+        recover(settings, storage, keyring, path, wanted or Wanted(), self._observer())
+        return path
 
     def objects(self, *kinds: Kind) -> dict[str, int]:
         """Names and sizes of what is in the storage."""
@@ -224,6 +233,46 @@ def tuned(
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(tree, "sync_below", lambda folder: None)
         yield
+
+
+# Catalogues, compared
+
+
+def said_by(archive: Path) -> dict[str, Any]:
+    """All that a catalogue says, but what the file system said, and of objects that are covered."""
+    with Catalogue.open(archive, write=False) as opened:
+        db, head = opened._db, opened.head
+        packs = "SELECT name, run, size, blake3, header, state FROM objects WHERE kind = 1"
+        return {
+            "versions": list(opened.versions()),
+            "paths": set(
+                db.execute(
+                    "SELECT f.path, p.name, p.version, p.kind, p.size"
+                    " FROM paths p JOIN folders f ON f.id = p.folder"
+                )
+            ),
+            "packs": set(db.execute(packs)),
+            "indexes": set(
+                db.execute(
+                    "SELECT o.name, i.part, i.body FROM indexes i JOIN objects o ON o.id = i.object"
+                )
+            ),
+            "objects": set(db.execute("SELECT name, size, number, kind, state FROM objects")),
+            "chunks": set(
+                db.execute(
+                    "SELECT c.id, o.name, c.ordinal FROM chunks c JOIN objects o ON o.id = c.object"
+                )
+            ),
+            "runs": opened.snapshots(),
+            "open run": opened.interrupted_run(),
+            "head": (head.number, head.hash, head.version),
+            "pending": opened.objects(Kind.PACK, head.object),
+            "since checkpoint": opened.log_since_checkpoint(),
+            "settings": opened.settings,
+            "slots": opened.slots,
+            "keys": opened.keys,
+            "totals": opened.totals(),
+        }
 
 
 # Trees, compared

@@ -27,6 +27,7 @@ from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.restore import restore
 from pyarchiver.cas.settings import Settings, settings_of
 from pyarchiver.cas.storage import open_storage
+from pyarchiver.cas.units import parse_size
 from pyarchiver.cas.unlock import unlock
 from pyarchiver.formats import keys, sealed
 
@@ -143,9 +144,9 @@ def patched(*changes: tuple[object, str, object]) -> Iterator[None]:
 
 
 def any_size(name: str, text: str, _: int, __: int) -> int:
-    """In place of settings._size: a number of bytes, however small."""
-    assert name in ("pack size", "chunk size")
-    return int(text)
+    """In place of settings._size: any size, however small."""
+    assert name in ("pack size", "chunk size", "upload limit")
+    return parse_size(text)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers_cas import Look, Tree, World, assert_same, look, new_world, noise, rsync_says, tuned
+from helpers_cas import (
+    Look,
+    Tree,
+    World,
+    assert_same,
+    look,
+    new_world,
+    noise,
+    rsync_says,
+    said_by,
+    tuned,
+)
+from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.local import LocalStorage
+from pyarchiver.cas.progress import Quiet
+from pyarchiver.cas.verify import verify
 from pyarchiver.formats.header import Kind
 
 NAMES = [b"a", b"b.jpg", b"c.xmp", b"\xff\xfe", b"new\nline", "ü".encode(), b" ", b".hid", b"a0"]
@@ -347,6 +363,22 @@ class Trial:
         assert not self.world.problems
         assert_same(look(again), self.history.latest())
 
+    def check_recovered(self) -> None:
+        """The .archive is lost: the new one says the same, restores the same, sends nothing."""
+        if not self.history.snapshots:
+            return
+        said, sent = said_by(self.world.archive), self.world.objects()
+        self.world.recover().rename(self.world.archive)
+        assert not self.world.problems
+        assert said_by(self.world.archive) == said
+        self.run()
+        assert self.world.objects() == sent
+        self.check_snapshot(len(self.history.snapshots))
+        observer = Quiet()
+        with Catalogue.open(self.world.archive, write=False) as catalogue:
+            verify(catalogue, LocalStorage(self.world.storage), observer, Fraction(1))
+        assert not observer.problems
+
     def check_packs_alone(self) -> None:
         """Without manifests: each file is as it was at some time, and none is damaged."""
         packs = self.world.objects(Kind.PACK)
@@ -415,6 +447,7 @@ def test_any_tree(limits: dict[str, Any], first: list[Any], changes: list[list[A
                 trial.garden.apply(operation)
             trial.run()
         trial.check_all()
+        trial.check_recovered()
         trial.check_packs_alone()
 
 
@@ -447,6 +480,7 @@ def test_one_of_everything(tmp_path: Path, suite: str) -> None:
         trial.run()
         trial.run()
         trial.check_all()
+        trial.check_recovered()
         trial.check_packs_alone()
 
 

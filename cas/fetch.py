@@ -1,0 +1,136 @@
+"""Fetches objects of a storage into a folder, for a reader that has no catalogue yet.
+
+What is in a storage is known from its listing: names say archive, kind and number. Names are the
+storage's word; what an object is, its own header says when it is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyarchiver.cas.objectfile import PART
+from pyarchiver.cas.objects import open_object
+from pyarchiver.cas.progress import Observer
+from pyarchiver.cas.storage import Storage, Stored
+from pyarchiver.cas.unlock import Keyring, refusal
+from pyarchiver.formats.errors import (
+    ColdError,
+    FormatError,
+    SettingsError,
+    StorageError,
+)
+from pyarchiver.formats.header import Kind
+from pyarchiver.formats.names import ObjectName, parse_name
+
+_BUFFER = 4 << 20
+
+
+@dataclass(slots=True)
+class Listing:
+    """The objects of one archive as the storage lists them, packs and log apart, by name."""
+
+    packs: dict[str, Stored] = field(default_factory=dict)
+    log: dict[str, Stored] = field(default_factory=dict)
+    parsed: dict[str, ObjectName] = field(default_factory=dict)
+
+    def add(self, stored: Stored, name: ObjectName) -> None:
+        """One more object."""
+        place = self.packs if name.kind == Kind.PACK else self.log
+        place[stored.name] = stored
+        self.parsed[stored.name] = name
+
+    def newest(self) -> list[str]:
+        """Names in the log: the newest checkpoint and what came after, all where it forks."""
+        names = sorted(self.log)
+        manifests = [self._number(name, Kind.MANIFEST) for name in names]
+        numbers = [number for number in manifests if number]
+        base = max((self._number(name, Kind.CHECKPOINT) for name in names), default=0)
+        if len(set(numbers)) < len(numbers):
+            return names
+        return [
+            name
+            for name in names
+            if self.parsed[name].number > base or self._number(name, Kind.CHECKPOINT) == base
+        ]
+
+    def _number(self, name: str, kind: Kind) -> int:
+        """The number of an object of that kind, 0 for others."""
+        parsed = self.parsed[name]
+        return parsed.number if parsed.kind == kind else 0
+
+
+def find_archive(storage: Storage, keyring: Keyring, only: str = "") -> Listing:
+    """What a storage lists of the one archive that the secret opens.
+
+    `only`: the tag that begins the archive's names. Raises PasswordError or CodeError where the
+    secret opens none, SettingsError where it opens several, StorageError where there is none.
+    """
+    found: dict[str, Listing] = {}
+    for stored in storage.list():
+        name = parse_name(stored.name)
+        if name and name.kind != Kind.KIT and only in ("", name.tag):
+            found.setdefault(name.tag, Listing()).add(stored, name)
+    if not found:
+        raise StorageError("no object of pyarchiver is there")
+    opened = [tag for tag, listing in found.items() if _opens(storage, keyring, listing)]
+    if not opened:
+        raise refusal(keyring.secret, "any object there")
+    if len(opened) > 1:
+        raise SettingsError(
+            "several archives are there: choose one by the beginning of its objects' names, "
+            f"--only {' or --only '.join(sorted(opened))}"
+        )
+    return found[opened[0]]
+
+
+def _opens(storage: Storage, keyring: Keyring, listing: Listing) -> bool:
+    """Whether the secret opens an archive, or may: what is cold cannot be tried.
+
+    The newest first, which has the newest slots; where slots were changed, older ones do too.
+    """
+    newest = sorted(listing.log.values(), key=lambda s: listing.parsed[s.name].number, reverse=True)
+    for stored in newest or listing.packs.values():
+        try:
+            if open_object(storage, stored.name, keyring.keys, stored.size):
+                return True
+        except ColdError:
+            return True
+        except (FormatError, StorageError):
+            continue
+    return False
+
+
+class Fetcher:
+    """Copies objects into a folder; what is there already, and whole, is not fetched again."""
+
+    def __init__(self, storage: Storage, folder: Path, observer: Observer) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._observer = observer
+        self.objects = self.size = 0
+
+    def fetch(self, phase: str, wanted: Iterable[Stored]) -> Iterator[str]:
+        """The names of objects as each comes to be in the folder. ColdError where some are cold."""
+        objects = list(wanted)
+        self._observer.begin(phase, len(objects), sum(stored.size or 0 for stored in objects))
+        for stored in objects:
+            file = self._folder / stored.name
+            if not file.exists() or stored.size not in (None, file.stat().st_size):
+                self._copy(stored.name, file)
+            self._observer.advance(files=1)
+            yield stored.name
+        self._storage.close()
+
+    def _copy(self, name: str, file: Path) -> None:
+        part = file.with_name(file.name + PART)
+        buffer, at = memoryview(bytearray(_BUFFER)), 0
+        with part.open("wb") as out:
+            while count := self._storage.get_into(name, at, buffer):
+                out.write(buffer[:count])
+                at += count
+                self._observer.advance(read=count)
+        part.rename(file)
+        self.objects += 1
+        self.size += at

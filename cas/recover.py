@@ -1,0 +1,308 @@
+"""Recover: the .archive is lost, and made anew from what the storage holds and a secret.
+
+::
+
+    one listing -> newest checkpoint and later manifests -> fetched beside the new .archive
+                -> replayed (rebuild) -> packs in no manifest: read one by one -> settled
+
+No pack that a manifest lists is read. The new .archive appears under its name when it is complete;
+until then all is in NAME.archive.recovery, where the next call finds what was fetched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+
+from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.chain import Chain
+from pyarchiver.cas.durable import sync_folder
+from pyarchiver.cas.fetch import Fetcher, Listing, find_archive
+from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.objects import hash_object
+from pyarchiver.cas.progress import Observer, Quiet
+from pyarchiver.cas.rebuild import Rebuild
+from pyarchiver.cas.rows import STORED, UNREAD, Head, NewObject
+from pyarchiver.cas.settings import Settings, parse, recovered
+from pyarchiver.cas.stock import take_stock
+from pyarchiver.cas.storage import Storage, Stored
+from pyarchiver.cas.unlock import Keyring
+from pyarchiver.formats.errors import ArchiverError, CatalogueError, SettingsError
+from pyarchiver.formats.header import Kind
+
+# More than any run has entries: what packs hold that are not read lies below.
+_APART = 1 << 40
+
+
+class Packs(StrEnum):
+    """Which packs to read."""
+
+    NONE = "none"
+    UNLISTED = "unlisted"
+    """Those that no manifest lists."""
+    ALL = "all"
+    """Also for what damaged or missing manifests said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to recover; the head `expected` of a snapshot must be in the log.
+
+    `only`: the tag that begins the names of the archive's objects, where there are several.
+    """
+
+    expected: tuple[int, bytes] | None = None
+    packs: Packs = Packs.UNLISTED
+    only: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverResult:
+    """What was recovered. `fetched` objects were read, `size` their bytes.
+
+    Of the archive's `objects`, so many packs are `missing`, and `unread` as no manifest lists them.
+    """
+
+    snapshot: int
+    head: str
+    files: int
+    files_size: int
+    objects: int
+    fetched: int
+    size: int
+    missing: int
+    unread: int
+
+
+def recover(
+    settings: Settings, storage: Storage, keyring: Keyring, path: Path, wanted: Wanted,
+    observer: Observer, *, from_ini: bool = False,
+) -> RecoverResult:  # fmt: skip
+    """Make the .archive at `path` of what is in the storage, which `settings` describe.
+
+    `from_ini`: what they say of the storage counts more than what the manifests say. Raises
+    PasswordError or CodeError, StorageError where there is no archive, ColdError where objects must
+    be thawed first, ArchiverError where what is expected is not in the log. There is no .archive
+    then, and what was fetched is kept for the next call.
+    """
+    if path.exists():
+        raise CatalogueError(f"{path} is already there: choose another name")
+    storage.check()
+    listing = find_archive(storage, keyring, wanted.only)
+    with _workshop(path) as folder, _Recovery(storage, keyring, folder, listing, observer) as job:
+        job.log(wanted.expected)
+        job.packs(wanted.packs)
+        return job.settle(settings, path, from_ini=from_ini)
+
+
+@contextmanager
+def _workshop(path: Path) -> Iterator[Path]:
+    """The folder in which an .archive is made, and which goes when it is done."""
+    folder = path.with_name(path.name + ".recovery")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise CatalogueError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+class _Recovery:
+    """One archive on its way from the storage into a new .archive."""
+
+    _catalogue: Catalogue
+    _job: Rebuild
+    _chain: Chain
+    _head: Head
+
+    def __init__(
+        self, storage: Storage, keyring: Keyring, folder: Path, listing: Listing, observer: Observer
+    ) -> None:
+        self._storage = storage
+        self._keyring = keyring
+        self._path = folder / "new.archive"
+        self._listing = listing
+        self._observer = observer
+        self._folder = ObjectFolder(folder)
+        self._fetcher = Fetcher(storage, folder, observer)
+        self._open = False
+
+    def __enter__(self) -> _Recovery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.close()
+        self._close()
+
+    # The log
+
+    def log(self, expected: tuple[int, bytes] | None) -> None:
+        """Replay what should do of the log, and all of it where that does not."""
+        names = self._listing.newest()
+        head = expected[1] if expected else b""
+        told = Quiet()
+        self._replay(names, head, told)
+        first = min((self._listing.parsed[name].number for name in names), default=0)
+        enough = self._job.covered >= first and (not head or head in self._heads())
+        if not enough and len(names) < len(self._listing.log):
+            self._observer.notice("the older manifests are needed too")
+            told = Quiet()
+            self._replay(sorted(self._listing.log), head, told)
+        for notice in told.notices:
+            self._observer.notice(notice)
+        for problem in told.problems:
+            self._observer.problem(problem)
+        if expected:
+            self._check_expected(*expected)
+
+    def _replay(self, names: list[str], head: bytes, told: Observer) -> None:
+        """Make a catalogue of these manifests and checkpoints; of the first pack, without any."""
+        fetch = [self._listing.log[name] for name in names] or self._any_pack()
+        fetched = list(self._fetcher.fetch("fetching manifests", fetch))
+        stock = take_stock(self._folder, fetched, self._keyring, told)
+        self._close()
+        for left in self._path.parent.glob(f"{self._path.name}*"):
+            left.unlink()
+        slots = stock.newest().header.slots
+        self._catalogue = Catalogue.create(self._path, stock.keys.writer(), slots, {})
+        self._open = True
+        self._job = Rebuild(self._folder, stock, self._catalogue, told)
+        with self._catalogue.transaction():
+            self._chain, self._head = self._job.log(head)
+            for name, stored in self._listing.log.items():
+                self._keep_name(name, stored, STORED)
+
+    def _any_pack(self) -> list[Stored]:
+        return list(self._listing.packs.values())[:1]
+
+    def _keep_name(self, name: str, stored: Stored, state: int) -> None:
+        """Of an object that is not read only this is known, and that it is no other's."""
+        parsed = self._listing.parsed[name]
+        if self._catalogue.object_by_id(parsed.object_id) is None:
+            new = NewObject(
+                parsed.object_id, name, parsed.kind, parsed.number, 0, stored.size or 0, b"", b""
+            )
+            self._catalogue.add_object(new, state)
+
+    def _heads(self) -> list[bytes]:
+        """The hashes of the manifests on the branch followed, oldest first."""
+        heads = [manifest.hash for manifest in self._chain.branch]
+        return heads if self._head.hash in heads else [*heads, self._head.hash]
+
+    def _check_expected(self, snapshot: int, head: bytes) -> None:
+        """Raise ArchiverError unless the log goes on from what is expected."""
+        last = self._catalogue.last_snapshot()
+        found = f"the log found ends at snapshot {last}, head {self._head.hash.hex()}"
+        expected = f"snapshot {snapshot}, head {head.hex()}"
+        if head not in self._heads() or snapshot > last:
+            what = "its newest objects are missing or withheld" if snapshot > last else "it differs"
+            raise ArchiverError(f"{found}, and not at or after {expected}: {what}")
+        at = self._heads().index(head)
+        for one, other in pairwise(self._chain.branch[at:]):
+            if other.about.previous_hash != one.hash:
+                raise ArchiverError(f"{found}, and between it and {expected} manifests are missing")
+
+    # Packs
+
+    def packs(self, which: Packs) -> None:
+        """Read the packs that no manifest lists, and no other unless wanted."""
+        listed = {row.name for row in self._catalogue.objects(Kind.PACK)}
+        unlisted = [stored for name, stored in self._listing.packs.items() if name not in listed]
+        if which == Packs.NONE:
+            with self._catalogue.transaction():
+                for stored in unlisted:
+                    self._keep_name(stored.name, stored, UNREAD)
+            if unlisted:
+                self._observer.problem(
+                    f"{len(unlisted):,} packs are in no manifest and were not read, such as "
+                    f"{unlisted[0].name}: what only they hold is not recovered"
+                )
+            return
+        if self._job.damaged and which != Packs.ALL:
+            self._observer.problem(
+                "what the damaged manifests said may be in packs too: --packs all reads them"
+            )
+        wanted = self._listing.packs.values() if which == Packs.ALL else unlisted
+        for name in self._fetcher.fetch("reading packs", wanted):
+            self._pack(name)
+        with self._catalogue.transaction():
+            self._job.flush()
+
+    def _pack(self, name: str) -> None:
+        stock = take_stock(self._folder, [name], self._keyring, self._observer)
+        with self._catalogue.transaction():
+            for found in stock.packs.values():
+                if found.name == name:
+                    self._job.pack(found, hash_object(self._folder.raw, name))
+                else:
+                    self._observer.problem(f"{name} is {found.name}: rename it so; left out")
+        self._folder.close()
+        (self._path.parent / name).unlink()
+
+    # The end
+
+    def settle(self, given: Settings, path: Path, *, from_ini: bool) -> RecoverResult:
+        """Make the catalogue one to go on with, and put it in its place."""
+        catalogue = self._catalogue
+        self._observer.begin("settling", None, None)
+        with catalogue.transaction():
+            missing = self._add_chunks()
+            self._set_settings(given, from_ini=from_ini)
+            open_run = max(self._job.begun, default=0)
+            began = self._job.begun.get(open_run, 0) * 10**9
+            is_open = open_run > catalogue.last_snapshot()
+            catalogue.settle(
+                self._head, self._job.covered, self._floor(), (open_run, began) if is_open else None
+            )
+        files, size = catalogue.totals()
+        totals = catalogue.object_totals()
+        result = RecoverResult(
+            catalogue.last_snapshot(), self._head.hash.hex(), files, size,
+            sum(row[2] for row in totals), self._fetcher.objects, self._fetcher.size,
+            missing, sum(row[2] for row in totals if row[1] == UNREAD),
+        )  # fmt: skip
+        self._close()
+        self._path.rename(path)
+        sync_folder(path.parent)
+        return result
+
+    def _add_chunks(self) -> int:
+        """Chunks of the packs that are there: what others held is sent again. Returns those."""
+        missing = 0
+        for row in self._catalogue.objects(Kind.PACK):
+            if row.name in self._listing.packs:
+                self._catalogue.add_chunks(row.id, self._catalogue.indexes(row.id))
+            else:
+                missing += 1
+                self._observer.problem(f"object {row.name} is missing")
+        return missing
+
+    def _set_settings(self, given: Settings, *, from_ini: bool) -> None:
+        sealed = self._catalogue.settings
+        values = recovered(sealed, given, from_ini=from_ini)
+        try:
+            parse(values, Path("/"))
+        except SettingsError as error:
+            self._observer.problem(f"the settings in the manifests cannot be used: {error}")
+            values = given.values()
+        if not (sealed or from_ini):
+            self._observer.notice(
+                "no manifest has the settings: to resume, recover with --config INI"
+            )
+        self._catalogue.set_settings(values)
+
+    def _floor(self) -> tuple[int, int]:
+        """Above all that was seen, and all that may be in packs which were not read."""
+        run, sequence = self._job.run, self._catalogue.highest_sequence()
+        unread = any(state == UNREAD for _, state, _, _ in self._catalogue.object_totals())
+        return (run + 1, (sequence // _APART + 1) * _APART) if unread else (run, sequence)
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            self._catalogue.close()
