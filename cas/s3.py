@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import boto3
@@ -33,6 +34,8 @@ COLD_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ADDRESSING = ("auto", "path", "virtual")
 _PROBE = ".pyarchiver-probe"
+# What a PUT with a condition says where there is such an object.
+_TAKEN = "PreconditionFailed"
 # What one reads in a row is asked for in growing portions: one request for much, little in vain.
 _AHEAD_MAX = 64 << 20
 # Connections that may break one after another without a byte in between.
@@ -99,14 +102,11 @@ class S3Storage:
         self.check()
         with self._errors():
             try:
-                self._client.put_object(
-                    **self._at(_PROBE),
-                    **self._class_of(Kind.PACK),
-                    Body=b"probe",
-                    ContentMD5=base64.b64encode(bytes(16)).decode(),
+                self._put_new(
+                    self._at(_PROBE) | self._class_of(Kind.PACK), bytes(16), BytesIO(b"probe")
                 )
             except ClientError as error:
-                if code_of(error) in ("BadDigest", "InvalidDigest"):
+                if code_of(error) in (_TAKEN, "BadDigest", "InvalidDigest"):
                     return
                 raise
             # A server that verifies nothing.
@@ -147,19 +147,27 @@ class S3Storage:
         """The answer; None where an object of that name is there already."""
         parsed = parse_name(name)
         sent = self._at(name) | self._class_of(parsed.kind if parsed else Kind.MANIFEST)
-        sent["ContentMD5"] = base64.b64encode(digest).decode()
-        for condition in ({"IfNoneMatch": "*"}, {}):
-            try:
-                with spooled.open("rb") as body:
-                    answer: dict[str, Any] = self._client.put_object(**sent, **condition, Body=body)
-            except ClientError as error:
-                if code_of(error) in ("PreconditionFailed", "ConditionalRequestConflict"):
-                    return None
-                if code_of(error) != "NotImplemented" or not condition:
-                    raise
-            else:
-                return answer
-        raise AssertionError("not reached")
+        try:
+            with spooled.open("rb") as body:
+                return self._put_new(sent, digest, body)
+        except ClientError as error:
+            if code_of(error) == _TAKEN:
+                return None
+            raise
+
+    def _put_new(self, where: dict[str, str], digest: bytes, body: BinaryIO) -> dict[str, Any]:
+        """PUT with its MD5 and, where the server knows that, only if there is no such object."""
+        put = partial(
+            self._client.put_object, **where, ContentMD5=base64.b64encode(digest).decode()
+        )
+        try:
+            answer: dict[str, Any] = put(IfNoneMatch="*", Body=body)
+        except ClientError as error:
+            if code_of(error) != "NotImplemented":
+                raise
+            body.seek(0)
+            answer = put(Body=body)
+        return answer
 
     def _check_same(self, name: str, spooled: Path, digest: bytes) -> Checksums:
         """An earlier put whose answer was lost is as good as this one; what the storage tells."""

@@ -40,7 +40,7 @@ _ADVICE = {
 _FULL = {"QuotaExceeded", "StorageQuotaExceeded", "InsufficientStorage", "InsufficientCapacity",
          "XMinioStorageFull", "NotEnoughSpace", "507"}  # fmt: skip
 _BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "TooManyRequests",
-         "Throttling", "OperationAborted"}  # fmt: skip
+         "Throttling", "OperationAborted", "ConditionalRequestConflict"}  # fmt: skip
 
 
 def code_of(error: boto.ClientError) -> str:
