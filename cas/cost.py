@@ -106,9 +106,16 @@ def refuse_above(limit: float, found: Estimate) -> None:
         )
     if found.cost > limit:
         raise CostError(
-            f"it would cost about {found.cost:.2f} {found.currency}, more than {limit:.2f}: "
-            "nothing was asked for"
+            f"it would cost about {money(found.cost, found.currency)}, more than "
+            f"{money(limit, found.currency)}: nothing was asked for"
         )
+
+
+def money(amount: float | None, currency: str) -> str:
+    """An amount in words; small ones with more digits."""
+    if amount is None:
+        return "not known"
+    return f"{amount:,.{2 if amount >= 0.1 or not amount else 6}f} {currency}"
 
 
 @dataclass(frozen=True, slots=True)

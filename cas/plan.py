@@ -165,14 +165,16 @@ class Plan:
     def _read_size(self, row: ObjectRow) -> int:
         """Bytes that reading the planned blocks of an object takes; a segment is read once."""
         layout = Layout(len(row.header), parse_front(row.header).suite.tag)
-        headers = min(row.size, 2 * HEADER_MAX)
-        segments, after = 0, 0
+        numbers: set[int] = set()
         for block in self.blocks(row.id):
             placed = self.chunk_map(row.id).blocks[block]
-            first = max(after, placed.offset // SEGMENT)
-            after = -(-(placed.offset + FRAME_SIZE + placed.length) // SEGMENT)
-            segments += after - first
-        return min(row.size, headers + segments * (SEGMENT + layout.tag))
+            end = placed.offset + FRAME_SIZE + placed.length
+            numbers.update(range(placed.offset // SEGMENT, -(-end // SEGMENT)))
+        segments = (
+            min(SEGMENT + layout.tag, row.size - layout.header - layout.segment_at(number))
+            for number in numbers
+        )
+        return 2 * min(row.size, HEADER_MAX) + sum(segments)
 
     def deleted(self) -> tuple[int, int]:
         """(bytes of deleted paths, bytes of them that other files of the plan have too)."""

@@ -107,9 +107,10 @@ W = TypeVar("W", bound=Wanted)
 
 @dataclass(slots=True)
 class _Thaw(Generic[W]):
-    """An object that is under way, and when to look at it again."""
+    """An object that is under way, when about it can be read, and when to look at it again."""
 
     needed: W
+    ready: float
     due: float
 
 
@@ -199,20 +200,20 @@ class Thawing(Generic[W]):
             if now >= row.asked + self._terms.longest:
                 # It lapsed, and the read which failed has asked anew.
                 self._record(needed, now)
-            self._thawing.append(_Thaw(needed, now + self._terms.poll))
+            self._later(needed, now)
             return
         self._outstanding -= needed.row.size
         self._look(needed)
         if self._ready and self._ready[-1] is needed:
             # The storage says that it can be read, and it cannot.
             self._ready.pop()
-            self._thawing.append(_Thaw(needed, now + self._terms.poll))
+            self._later(needed, now)
 
     def waiting(self) -> tuple[int, int, float | None]:
         """(objects that are not readable yet, their bytes, when about the first of them is)."""
         rows = [thaw.needed.row for thaw in self._thawing] + [n.row for n in self._pending]
-        due = min((thaw.due for thaw in self._thawing), default=None)
-        return len(rows), sum(row.size for row in rows), due
+        ready = min((thaw.ready for thaw in self._thawing), default=None)
+        return len(rows), sum(row.size for row in rows), ready
 
     @property
     def pending(self) -> int:
@@ -246,12 +247,12 @@ class Thawing(Generic[W]):
                 ready = stored.until or (row.ready if row else now + self._terms.delay)
                 if row is None:
                     self._records.record_thaw(needed.row.id, ThawRow(now, ready, None))
-                self._thawing.append(_Thaw(needed, self._due(ready, now)))
+                self._watch(needed, ready, now)
             case Heat.COLD if row and row.confirmed and self._may_be_readable(row, now):
                 if now >= row.ready:
                     self._ready.append(needed)
                 else:
-                    self._thawing.append(_Thaw(needed, row.ready))
+                    self._watch(needed, row.ready, now)
             case Heat.COLD:
                 self._request(needed, now)
 
@@ -266,7 +267,7 @@ class Thawing(Generic[W]):
         self._storage.thaw(needed.row.name, self._terms.days, self._terms.tier)
         self._record(needed, now)
         self.asked += 1
-        self._thawing.append(_Thaw(needed, now + self._terms.delay))
+        self._watch(needed, now + self._terms.delay, now)
 
     def _record(self, needed: W, now: float) -> None:
         self._records.record_thaw(needed.row.id, ThawRow(now, now + self._terms.delay, None))
@@ -285,8 +286,23 @@ class Thawing(Generic[W]):
             self._told = count
             self._observer.notice(f"waiting for {count:,} objects to thaw")
 
-    def _due(self, ready: float, now: float) -> float:
-        return ready if ready > now else now + self._terms.poll
+    def _watch(self, needed: W, ready: float, now: float) -> None:
+        """Look again when it should be readable, and overdue ones at the interval of the terms.
+
+        Where looking costs nothing, early enough that one which is thawed sooner than expected
+        does not lapse unseen.
+        """
+        if ready <= now:
+            self._later(needed, now)
+            return
+        due = ready
+        if self._terms.way == Way.REQUEST:
+            due = min(ready, now + max(self._terms.poll, self._terms.window / 4))
+        self._thawing.append(_Thaw(needed, ready, due))
+
+    def _later(self, needed: W, now: float) -> None:
+        due = now + self._terms.poll
+        self._thawing.append(_Thaw(needed, due, due))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,10 +56,11 @@ def command(console: Console, archive: Path, yes: bool) -> int:
 def _fee_text(fee: Fee) -> str:
     if not fee.objects:
         return ""
-    cost = "nobody knows what" if fee.cost is None else f"about {fee.cost:.2f} {fee.currency}"
+    from pyarchiver.cas.cost import money
+
     return (
         f"; {fee.objects:,} of them are younger than the storage's minimum and charged for up to "
-        f"{fee.days:.0f} days more: {cost}"
+        f"{fee.days:.0f} days more; what that costs: {money(fee.cost, fee.currency)}"
     )
 
 

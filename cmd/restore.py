@@ -137,7 +137,9 @@ def estimate_lines(takes: Estimate) -> list[str]:
     """What is thawed, how long it takes, what it costs."""
     import humanize
 
-    cost = "not known" if takes.cost is None else f"about {takes.cost:.2f} {takes.currency}"
+    from pyarchiver.cas.cost import money
+
+    cost = f"{'about ' if takes.cost else ''}{money(takes.cost, takes.currency)}"
     thawed = f"would thaw {takes.thaws:,} objects, {size_text(takes.thaw_size)}; "
     return [
         f"{thawed if takes.thaws else ''}would download {size_text(takes.download)}: "
