@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator
@@ -66,10 +67,11 @@ class LocalStorage:
         """Rename within the folder; a file from elsewhere is copied, fsynced and renamed."""
         target = self.folder / name
         with _storage_errors(f"object {name}"):
-            if target.exists() and spooled.exists():
+            if spooled.exists() and target.exists() and not self._is_ours(spooled, target):
                 raise StorageError(f"object {name} is there already: it is not overwritten")
             if spooled.parent != self.folder:
-                spooled = self._copy(spooled, self.folder / f"{name}.part")
+                self._bring(spooled, target)
+                return ()
             try:
                 spooled.rename(target)
             except FileNotFoundError:
@@ -78,14 +80,21 @@ class LocalStorage:
             sync_folder(self.folder)
         return ()
 
-    def _copy(self, spooled: Path, part: Path) -> Path:
-        if spooled.exists():
-            with spooled.open("rb") as source, part.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
-                target.flush()
-                os.fsync(target.fileno())
-            spooled.unlink()
-        return part
+    def _is_ours(self, spooled: Path, target: Path) -> bool:
+        """Whether an earlier put got through, and was ended before it consumed its file."""
+        return spooled.parent != self.folder and filecmp.cmp(spooled, target, shallow=False)
+
+    def _bring(self, spooled: Path, target: Path) -> None:
+        """Copy from elsewhere; the file there goes when its copy is durable under its name."""
+        if spooled.exists() or not target.exists():
+            part = target.with_name(f"{target.name}.part")
+            with spooled.open("rb") as source, part.open("wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())
+            part.rename(target)
+        sync_folder(self.folder)
+        spooled.unlink(missing_ok=True)
 
     def get_into(self, name: str, start: int, into: memoryview) -> int:
         """Read a range; the last object stays open for the next one."""

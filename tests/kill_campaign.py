@@ -186,6 +186,8 @@ def campaign(folder: Path, kills: int, seed: int = 1) -> Report:
             at = number * 2 * commits // lives
             again = measured.seconds if (number + snapshot) % 2 else 0
             life.act(at // 2 + 1, ("before", "after")[at % 2], again)
+            if report.wrong:
+                return report
             life.look(snapshot)
             if snapshot == 1:
                 life.change()

@@ -11,18 +11,20 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from crash_driver import run_on, unhurried
 from helpers_cli import Place, patched
 from pyarchiver.cas import database, packer
+from pyarchiver.cas.courier import Courier
+from pyarchiver.cas.intake import RawBlock
 from pyarchiver.cas.local import LocalStorage
+from pyarchiver.cas.packer import Packer
 from pyarchiver.cas.storage import Checksums
 
-SLOW = 0.1
-"""Seconds that each transfer takes."""
+MANY = 9
+"""Transfers begin when so many objects wait for it, two thirds of them packs, or no more come."""
 
 
 class Commits:
@@ -47,11 +49,33 @@ class Commits:
 _commit, _put = database.Transaction.__exit__, LocalStorage.put
 
 
+_add_block, _finish, _send = Packer.add_block, Packer.finish, Courier.send
+
+
 class Transfers:
-    """Makes `put` slow, and keeps a log of what was moved."""
+    """Makes transfers slower than what makes the packs, and keeps a log of what was moved."""
 
     def __init__(self, log: Path) -> None:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._change = threading.Condition()
+        self._waiting = 0
+        self._more_to_come = False
+
+    def add_block(self, packer: Packer, raw: RawBlock) -> None:
+        self._more_to_come = True
+        _add_block(packer, raw)
+
+    def finish(self, packer: Packer) -> None:
+        with self._change:
+            self._more_to_come = False
+            self._change.notify_all()
+        _finish(packer)
+
+    def send(self, courier: Courier, row: int, name: str, size: int) -> None:
+        with self._change:
+            self._waiting += 1
+            self._change.notify_all()
+        _send(courier, row, name, size)
 
     def write(self, what: str) -> None:
         os.write(self._log, f"{what}\n".encode())
@@ -59,8 +83,10 @@ class Transfers:
     def put(self, storage: LocalStorage, name: str, spooled: Path) -> Checksums:
         if (storage.folder / name).exists():
             return _put(storage, name, spooled)
+        with self._change:
+            self._change.wait_for(lambda: self._waiting >= MANY or not self._more_to_come)
+            self._waiting -= 1
         self.write(f"begun {name}")
-        time.sleep(SLOW)
         checksums = _put(storage, name, spooled)
         self.write(f"moved {name}")
         return checksums
@@ -76,7 +102,10 @@ def main(work: Path, last: int, when: str) -> None:
         patched(
             (LocalStorage, "put", lambda *arguments: transfers.put(*arguments)),
             (database.Transaction, "__exit__", lambda *arguments: commits(*arguments)),
-            (packer, "IN_FLIGHT_MAX", 8),
+            (packer, "IN_FLIGHT_MAX", 12),
+            (Packer, "add_block", lambda *arguments: transfers.add_block(*arguments)),
+            (Packer, "finish", lambda *arguments: transfers.finish(*arguments)),
+            (Courier, "send", lambda *arguments: transfers.send(*arguments)),
         ),
     ):
         # The spool apart from the storage, as for one in the network.

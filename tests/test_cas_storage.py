@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -366,6 +367,32 @@ def test_half_a_copy_is_made_anew(folder: LocalStorage, tmp_path: Path) -> None:
     spooled.write_bytes(DATA)
     folder.put(NAME, spooled)
     assert (folder.folder / NAME).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename", "unlink"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_put_from_elsewhere_that_is_ended_can_be_made_again(
+    folder: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    """Until the object is durable under its name, the file that was spooled is there."""
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(DATA)
+    original = getattr(os, step)
+
+    def ended(*arguments: Any, **named: Any) -> None:
+        if when == "after":
+            original(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, ended)
+        with pytest.raises(KeyboardInterrupt):
+            folder.put(NAME, spooled)
+    assert spooled.exists() or (folder.folder / NAME).exists()
+    folder.put(NAME, spooled)
+    assert (folder.folder / NAME).read_bytes() == DATA
+    assert [path.name for path in folder.folder.iterdir()] == [NAME]
+    assert not spooled.exists()
 
 
 def test_put_syncs_before_and_after(
