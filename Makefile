@@ -8,6 +8,7 @@
 # make wheel  builds a wheel, installs it apart from all this, and does the main job with it
 # make man    writes the man pages into build/man
 # make bench  compares with the rivals that are installed
+# make damage 1,000 damages to an archive: what is found, restored and named
 # make fuzz   ten minutes of hostile input for every decoder
 # make load   a million files, 200 GB, 100 runs, 10,000 snapshots: about an hour
 
@@ -15,7 +16,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs tour wheel man bench load crash trees fuzz clean
+.PHONY: demo test lint format docs tour wheel man bench load crash trees fuzz damage clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +69,9 @@ trees: $(VENV)/.installed
 
 fuzz: $(VENV)/.installed
 	nice $(BIN)/python tests/fuzz.py --seconds 600
+
+damage: $(VENV)/.installed
+	PYARCHIVER_DAMAGE=1000 nice $(BIN)/python -m pytest -s tests/test_damage.py -k random_damage
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.objects import ChunkMap
 from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.progress import Quiet, show
+from pyarchiver.cas.verify import verify
 from pyarchiver.formats.entry import EntryKind, Run, decode_node
 from pyarchiver.formats.errors import ArchiverError, PasswordError, StorageError
 from pyarchiver.formats.header import Kind, parse_front
@@ -717,3 +720,113 @@ def test_a_file_where_a_folder_should_be_is_left_untouched(tmp_path: Path) -> No
     place.restore(tmp_path / "out", observer)
     assert [item for item in tree_of(tmp_path / "out") if item[0] == b"d"] == before
     assert observer.problems
+
+
+# A campaign: everything above by chance, and verify besides
+
+
+DAMAGES = int(os.environ.get("PYARCHIVER_DAMAGE", "24"))
+"""How often; `make damage` says 1,000."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What was done: to which objects, and from where on or within which bytes of the first."""
+
+    what: str
+    names: tuple[str, ...]
+    start: int = 0
+    end: int = 1 << 40
+
+
+def _do_damage(chosen: random.Random, made: Made, objects: Path) -> Damage:
+    """One damage of a random kind at a random place of a random object."""
+    one, other = chosen.sample(made.place.objects(), 2)
+    path, data = objects / one.name, bytearray(one.read_bytes())
+    near = chosen.randrange(4096)
+    at = chosen.choice([chosen.randrange(len(data)), near, len(data) - 1 - near])
+    end = min(len(data), at + chosen.choice([1, 16, 512, 20_000]))
+    what = chosen.choice(["flip", "zero", "cut", "swap", "double", "drop",
+                          "lose", "exchange", "empty"])  # fmt: skip
+    match what:
+        case "flip":
+            data[at] ^= 1 << chosen.randrange(8)
+            end = at + 1
+        case "zero":
+            data[at:end] = bytes(end - at) if any(data[at:end]) else b"\1" * (end - at)
+        case "cut":
+            del data[at:]
+        case "swap":
+            piece, rest = bytes(data[at:end]), len(data) - (end - at)
+            target = chosen.randrange(rest)
+            if data[target : target + len(piece)] == piece:
+                data[at] ^= 1
+            data[target : target + len(piece)], data[at:end] = (
+                piece, bytes(data[target : target + len(piece)]))  # fmt: skip
+            at = min(at, target)
+        case "double":
+            data[at:at] = data[at:end]
+        case "drop":
+            del data[at:end]
+        case "lose":
+            path.unlink()
+            return Damage(what, (one.name,))
+        case "exchange":
+            path.write_bytes(other.read_bytes())
+            (objects / other.name).write_bytes(data)
+            return Damage(what, (one.name, other.name))
+        case "empty":
+            data.clear()
+            at = 0
+    path.write_bytes(data)
+    whole = what in ("cut", "swap", "double", "drop", "empty")
+    return Damage(what, (one.name,), at, 1 << 40 if whole else end)
+
+
+def _independent(made: Made, damage: Damage, way: str) -> set[str]:
+    """The files that need nothing of what was damaged."""
+    safe = set(made.latest)
+    if damage.what == "exchange" and way == "decrypt":
+        return safe
+    for name in damage.names:
+        if "-p-" in name:
+            size = (made.place.storage / name).stat().st_size
+            safe &= _undamaged(made, made.place.storage / name, damage.start, min(size, damage.end))
+    return safe
+
+
+def _verified(made: Made, objects: Path, archive: Path) -> Quiet:
+    observer = Quiet()
+    with (
+        Catalogue.open(archive, write=True) as catalogue,
+        contextlib.closing(LocalStorage(objects)) as storage,
+    ):
+        verify(catalogue, storage, observer, Fraction(1))
+    return observer
+
+
+def test_random_damage(made: Made, tmp_path: Path) -> None:
+    """`verify` finds every one; what does not depend on it comes back, the rest is named."""
+    objects = copied(made.place.storage, tmp_path / "objects")
+    archive = tmp_path / "copy.archive"
+    shutil.copyfile(made.place.archive, archive)
+    assert not _verified(made, objects, archive).problems
+    kinds: dict[str, int] = {}
+    for number in range(DAMAGES):
+        damage = _do_damage(random.Random(f"damage {number}"), made, objects)
+        kinds[damage.what] = kinds.get(damage.what, 0) + 1
+        problems = _verified(made, objects, archive).problems
+        for name in damage.names:
+            assert any(name in problem for problem in problems), (number, damage, problems)
+        for way in ("decrypt", "restore"):
+            observer, _ = read(made, way, objects, tmp_path / "out")
+            found = made.right(tmp_path / "out")
+            lost = _independent(made, damage, way) - set(found)
+            assert not lost, (number, damage, way, lost, observer.problems)
+            for path in set(made.latest) - set(found):
+                assert any(_names(each, path) for each in observer.problems), (number, damage, path)
+            shutil.rmtree(tmp_path / "out")
+        for name in damage.names:
+            shutil.copyfile(made.place.storage / name, objects / name)
+    assert sum(kinds.values()) == DAMAGES
+    print(f"{DAMAGES} damages: {kinds}")
