@@ -122,6 +122,10 @@ def open_storage(
         from pyarchiver.cas.wrappers import Limited
 
         storage = Limited(storage, Pace(settings.download_limit))
+    if not settings.profile.ranges:
+        from pyarchiver.cas.wrappers import Whole
+
+        storage = Whole(storage)
     if not write:
         from pyarchiver.cas.wrappers import ReadOnly
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from tenacity import (
     RetryCallState,
@@ -23,6 +26,8 @@ ATTEMPTS = 20
 _PAUSE_MAX = 60.0
 # Read at once under a limit: long reads would come in bursts.
 _SLICE = 256 << 10
+# Read at once where all of an object is.
+_WHOLE = 4 << 20
 
 
 class Wrapper:
@@ -158,6 +163,47 @@ class Limited(Wrapper):
             if count < len(part):
                 break
         return filled
+
+
+class Whole(Wrapper):
+    """For storages that give whole objects only: fetches one to a temporary file, reads there."""
+
+    def __init__(self, inner: Storage) -> None:
+        super().__init__(inner)
+        self._name = ""
+        self._file: IO[bytes] | None = None
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """From the temporary file, which holds the object that was read last."""
+        if self._file is None or self._name != name:
+            self.close()
+            self._file, self._name = self._fetch(name), name
+        self._file.seek(start)
+        filled = 0
+        while filled < len(into) and (data := self._file.read(len(into) - filled)):
+            into[filled : filled + len(data)] = data
+            filled += len(data)
+        return filled
+
+    def close(self) -> None:
+        """Forget the temporary file too."""
+        if self._file:
+            self._file.close()
+            self._file = None
+        super().close()
+
+    def _fetch(self, name: str) -> IO[bytes]:
+        buffer, at = memoryview(bytearray(_WHOLE)), 0
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(TemporaryFile())
+                while count := self.inner.get_into(name, at, buffer):
+                    file.write(buffer[:count])
+                    at += count
+            except OSError as error:
+                raise StorageError(f"object {name}: cannot keep it meanwhile: {error}") from None
+            stack.pop_all()
+            return file
 
 
 class ReadOnly(Wrapper):

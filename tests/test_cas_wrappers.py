@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.pace import Pace
 from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.storage import Storage, open_storage
-from pyarchiver.cas.wrappers import ATTEMPTS, Limited, Patient, ReadOnly
+from pyarchiver.cas.wrappers import ATTEMPTS, Limited, Patient, ReadOnly, Whole
 from pyarchiver.formats.errors import MissingError, StorageError, TransientError
 
 CONTENT = bytes(range(256)) * 4096
@@ -130,6 +131,22 @@ def test_no_limit_never_sleeps() -> None:
     Pace(0, clock.now, never).spend(1 << 40)
 
 
+def test_a_storage_that_gives_whole_objects_only(folder: LocalStorage) -> None:
+    """Each is fetched once, from its beginning to its end, however it is read."""
+    (folder.folder / "other").write_bytes(b"other")
+    faulty = Faulty(folder)
+    whole = Whole(faulty)
+    into = memoryview(bytearray(1000))
+    for start in (500_000, 0, len(CONTENT) - 10):
+        count = whole.get_into("there", start, into)
+        assert into[:count] == CONTENT[start : start + 1000]
+    assert faulty.calls["get_into"] == 2
+    assert whole.get_into("other", 1, into) == 4
+    with pytest.raises(MissingError):
+        whole.get_into("none", 0, into)
+    whole.close()
+
+
 def test_read_only(folder: LocalStorage) -> None:
     guarded = ReadOnly(folder)
     for method in ("prepare", "put", "delete"):
@@ -158,3 +175,5 @@ def test_what_the_settings_wrap(folder: LocalStorage, monkeypatch: pytest.Monkey
     assert kinds(open_storage(local)) == ["LocalStorage"]
     assert kinds(open_storage(local, write=False)) == ["ReadOnly", "LocalStorage"]
     assert kinds(open_storage(far)) == ["Limited", "Patient", "LocalStorage"]
+    whole = replace(local, profile=replace(local.profile, ranges=False))
+    assert kinds(open_storage(whole)) == ["Whole", "LocalStorage"]

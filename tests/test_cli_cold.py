@@ -341,6 +341,20 @@ def test_the_plan_asks_nothing_and_is_right(desk: Desk, monkeypatch: pytest.Monk
     assert (again["thaws"], again["thaw_size"]) == (0, 0)
 
 
+def test_without_ranges_whole_objects_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make(tmp_path / "made", "ovh-cloud-archive", ranges="no")
+    desk = seat(made, tmp_path, monkeypatch, capsys)
+    _, plan = desk.run("restore", desk.home / "out", "--plan", "shoot0/00.raw")
+    assert plan["read"] == sum(row["size"] for row in plan["objects"])
+    assert desk.restore()[0] == Exit.WAITING
+    desk.thawed()
+    assert desk.restore()[0] == Exit.DONE
+    desk.check()
+    desk.asked_once()
+
+
 def test_cost(desk: Desk) -> None:
     _, plan = desk.run("restore", desk.home / "out", "--plan")
     found = plan["estimate"]
