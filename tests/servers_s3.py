@@ -138,7 +138,7 @@ class Moto(Server):
 
         return s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
 
-    def keys(self, bucket: str = BUCKET) -> dict[str, Any]:
+    def objects(self, bucket: str = BUCKET) -> dict[str, Any]:
         """moto's own objects of a bucket, by key."""
         return dict(self.backend().get_bucket(bucket).keys.items())
 
@@ -146,20 +146,20 @@ class Moto(Server):
         """The keys that cannot be read now."""
         return {
             name
-            for name, key in self.keys(bucket).items()
+            for name, key in self.objects(bucket).items()
             if key.storage_class in ("GLACIER", "DEEP_ARCHIVE") and key._status != "RESTORED"
         }
 
     def open(self, *names: str, days: float = 1) -> None:
         """End the thaws of these keys, or all that are under way; readable for `days`."""
-        for name, key in self.keys().items():
+        for name, key in self.objects().items():
             if key._status == "IN_PROGRESS" and (not names or name in names):
                 key.status = "RESTORED"
                 key.set_expiry(datetime.now(UTC).replace(tzinfo=None) + timedelta(days))
 
     def lapse(self, *names: str) -> None:
         """Make these keys cold again, or all that were thawed."""
-        for name, key in self.keys().items():
+        for name, key in self.objects().items():
             if key._status == "RESTORED" and (not names or name in names):
                 key.status = None
                 key.set_expiry(None)
@@ -197,13 +197,13 @@ class Moto(Server):
         return parts
 
     def _restoring(self, key: str) -> tuple[int, str] | None:
-        found = self.keys().get(key)
+        found = self.objects().get(key)
         if found is not None and found._status == "IN_PROGRESS":
             return 409, "RestoreAlreadyInProgress"
         return None
 
     def _restore(self, key: str) -> None:
-        found = self.keys().get(key)
+        found = self.objects().get(key)
         if found is not None and found.storage_class in ("GLACIER", "DEEP_ARCHIVE"):
             self.thaws[key] += 1
             if found._status is None:
@@ -213,7 +213,7 @@ class Moto(Server):
         """A listing with each object's RestoreStatus."""
         answer: list[Any] = []
         text = b"".join(moto(environ, lambda *given: answer.extend(given))).decode()
-        for name, key in self.keys().items():
+        for name, key in self.objects().items():
             if key._status is not None:
                 tag, going = f"<Key>{name}</Key>", key._status == "IN_PROGRESS"
                 status = f"<IsRestoreInProgress>{str(going).lower()}</IsRestoreInProgress>"

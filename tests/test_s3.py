@@ -156,7 +156,7 @@ def test_a_copy_for_another_process(plain: Place) -> None:
 def test_each_kind_has_its_class(deep: Place) -> None:
     for name in (PACK, MANIFEST, CHECKPOINT):
         deep.storage.put(name, deep.spooled(name=name))
-    classes = {key: found.storage_class for key, found in moto_of(deep).keys().items()}
+    classes = {key: found.storage_class for key, found in moto_of(deep).objects().items()}
     assert classes == {
         f"photos/{PACK}": "DEEP_ARCHIVE",
         f"photos/{MANIFEST}": "STANDARD",
@@ -252,7 +252,7 @@ def test_an_etag_that_is_no_md5_is_not_taken_for_one(
     spooled = plain.spooled()
     with pytest.raises(TransientError):
         plain.storage.put(PACK, spooled)
-    moto_of(plain).keys()[f"photos/{PACK}"]._etag = "0" * 32
+    moto_of(plain).objects()[f"photos/{PACK}"]._etag = "0" * 32
     assert plain.storage.put(PACK, spooled) == ()
     assert plain.storage.look(PACK).checksums == ()
 

@@ -70,7 +70,7 @@ class Glacier(Job):
 
     @property
     def packs(self) -> set[str]:
-        return {key for key, found in self.moto.keys().items()
+        return {key for key, found in self.moto.objects().items()
                 if found.storage_class == "DEEP_ARCHIVE"}  # fmt: skip
 
     def until_it_ends(self, moment: str) -> tuple[int, int]:
