@@ -159,6 +159,10 @@ class Inventory(Versions):
         query = "SELECT kind, state, count(*), sum(size) FROM objects GROUP BY kind, state"
         return self._db.execute(query).fetchall()
 
+    def count_sealed(self) -> int:
+        """How many objects have key slots: all but the kit."""
+        return sum(count for kind, _, count, _ in self.object_totals() if kind != Kind.KIT)
+
     def size_by_run(self) -> dict[int, int]:
         """Bytes of the objects that each run sent."""
         return dict(self._db.execute("SELECT run, sum(size) FROM objects GROUP BY run"))

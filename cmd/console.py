@@ -35,6 +35,11 @@ def size_text(size: int) -> str:
     return humanize.naturalsize(size, format="%.1f")
 
 
+def count_text(count: int, noun: str) -> str:
+    """A number of things: `1 file`, `1,200 files`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 class Console:
     """The observer of all commands, and the printer of their results."""
 
@@ -47,6 +52,7 @@ class Console:
         self.wants_total = self._terminal
         self.problems: list[str] = []
         self.notices: list[str] = []
+        self.printed = 0
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._phase = ""
@@ -108,7 +114,7 @@ class Console:
             for line in lines:
                 click.echo(line)
         if self.problems and not self._json:
-            self._print(f"{len(self.problems):,} problems, listed above")
+            self._print(f"{count_text(len(self.problems), 'problem')}, listed above")
         return code
 
     def rows(self, rows: Iterable[tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
@@ -117,6 +123,7 @@ class Console:
             return [fields for fields, _ in rows]
         for _, text in rows:
             sys.stdout.write(text + "\n")
+            self.printed += 1
         return []
 
     def line(self, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.console import Console, count_text, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.formats.errors import ArchiverError, SettingsError
 
@@ -39,7 +39,7 @@ def command(console: Console, archive: Path, yes: bool) -> int:
                 {**fields, **none}, f"{archive} is deleted already: nothing to do"
             )
         count, size = catalogue.remaining_size()
-        what = f"{count:,} objects, {size_text(size)}, in {catalogue.url}"
+        what = f"{count_text(count, 'object')}, {size_text(size)}, in {catalogue.url}"
         early = fee(catalogue)
         what += _fee_text(early)
         if yes:
@@ -49,7 +49,7 @@ def command(console: Console, archive: Path, yes: bool) -> int:
         result = delete(catalogue, console)
     return console.result(
         {**fields, **asdict(result), "early_deletion": asdict(early)},
-        f"{archive}: deleted {result.objects:,} objects, {size_text(result.size)}",
+        f"{archive}: deleted {count_text(result.objects, 'object')}, {size_text(result.size)}",
     )
 
 

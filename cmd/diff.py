@@ -15,6 +15,11 @@ from pyarchiver.cmd.files import ARCHIVE
 if TYPE_CHECKING:
     from pyarchiver.cas.diff import Difference
 
+_WORDS = {
+    "added": "added", "deleted": "deleted", "modified": "modified",
+    "properties": "with other properties", "type": "of another type",
+}  # fmt: skip
+
 
 @click.command(
     "diff",
@@ -51,7 +56,7 @@ def command(console: Console, archive: Path, old: int | None, new: int | None) -
         else:
             found = against_source(catalogue, old, console)
         differences = console.rows(counted(found))
-    told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    told = ", ".join(f"{counts[kind]:,} {words}" for kind, words in _WORDS.items() if counts[kind])
     console.line(told or "no difference")
     return console.result(
         {"archive": str(archive), "from": old, "to": new, "counts": dict(counts),

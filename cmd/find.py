@@ -63,6 +63,8 @@ def command(
         found = console.rows(
             (_fields(state), _text(state)) for state in find(catalogue, pattern, filters)
         )
+    if not console.printed and not found:
+        console.notice(f"nothing found: no version of any file matches {pattern} and the options")
     return console.result({"archive": str(archive), "found": found})
 
 

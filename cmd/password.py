@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.console import Console, count_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.secrets import (
     NEW_PASSWORD_VARIABLE,
@@ -56,7 +56,7 @@ def command(
         catalogue.refuse_deleted()
         secret = read_secret(password_file, recovery_code, "present password")
         own = unlock(catalogue, secret)
-        before, _ = catalogue.remaining_size()
+        before = catalogue.count_sealed()
         fields = {"archive": str(archive), "objects_before": before}
         if new_recovery_code:
             code = change_recovery_code(catalogue, own, console.recovery_code)
@@ -72,8 +72,8 @@ def command(
     return console.result(
         fields,
         f"{archive}: the new {what} opens it, and all objects written from now on",
-        f"the {before:,} objects written before still open with the old {what} too: nothing can "
-        "change them",
+        f"{count_text(before, 'object')} written before: still open with the old {what}, for "
+        "whoever has them",
         f"next: pyarchiver resume {archive} (until then only {archive.name} has the new {what}, "
         "and no object)",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.console import Console, count_text, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.listing import time_text
 from pyarchiver.cmd.secrets import read_secret, reading_options
@@ -90,8 +90,9 @@ def report(console: Console, dest: Path, result: RestoreResult) -> int:
     kept = f"; {result.kept:,} were there already" if result.kept else ""
     return console.result(
         {"destination": str(dest), **asdict(result)},
-        f"{dest}: restored {result.restored:,} files, {size_text(result.written)} ({rate}/s){kept}",
-        f"read {size_text(result.read)} from {result.objects} objects",
+        f"{dest}: restored {count_text(result.restored, 'file')}, {size_text(result.written)} "
+        f"({rate}/s){kept}",
+        f"read {size_text(result.read)} from {count_text(result.objects, 'object')}",
         *waiting_lines(result.waiting, result.waiting_size, result.ready),
         waiting=result.waiting > 0,
     )
@@ -103,7 +104,7 @@ def waiting_lines(count: int, size: int, ready: float | None) -> list[str]:
         return []
     about = f"; the first can be read about {time_text(int(ready * 10**9))}" if ready else ""
     return [
-        f"waiting for the thaw of {count:,} objects, {size_text(size)}{about}",
+        f"waiting for the thaw of {count_text(count, 'object')}, {size_text(size)}{about}",
         "run the same command again then: it goes on where it was",
     ]
 
@@ -123,11 +124,11 @@ def _report_plan(console: Console, result: PlanResult, takes: Estimate) -> int:
     }  # fmt: skip
     return console.result(
         fields,
-        f"would write {result.files:,} files, {size_text(result.size)}",
+        f"would write {count_text(result.files, 'file')}, {size_text(result.size)}",
         *([f"{deleted}{size_text(result.deleted_shared)} of that are also elsewhere"]
           if deleted else []),
         *estimate_lines(takes),
-        f"would read {size_text(takes.download)} from {len(objects)} objects:",
+        f"would read {size_text(takes.download)} from {count_text(len(objects), 'object')}:",
         *(f"  {need.row.name}  {size_text(need.read)} of {size_text(need.row.size)}"
           for need in result.needed),
     )  # fmt: skip
@@ -140,7 +141,7 @@ def estimate_lines(takes: Estimate) -> list[str]:
     from pyarchiver.cas.cost import money
 
     cost = f"{'about ' if takes.cost else ''}{money(takes.cost, takes.currency)}"
-    thawed = f"would thaw {takes.thaws:,} objects, {size_text(takes.thaw_size)}; "
+    thawed = f"would thaw {count_text(takes.thaws, 'object')}, {size_text(takes.thaw_size)}; "
     return [
         f"{thawed if takes.thaws else ''}would download {size_text(takes.download)}: "
         f"{takes.amplification:.1f} bytes for each that is wanted",

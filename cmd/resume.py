@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.console import Console, count_text, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def report(console: Console, archive: Path, result: RunResult, **more: str) -> i
     rate = size_text(int(result.read / console.elapsed()))
     did = (
         f"read {result.changed:,} new or changed files, {size_text(result.read)} ({rate}/s); "
-        f"stored {size_text(result.stored)} in {result.objects} objects"
+        f"stored {size_text(result.stored)} in {count_text(result.objects, 'object')}"
         if result.new
         else "nothing new"
     )
     return console.result(
         {"archive": str(archive), **asdict(result), **more},
-        f"{archive}: {result.files:,} files, {size_text(result.size)}",
+        f"{archive}: {count_text(result.files, 'file')}, {size_text(result.size)}",
         did,
         f"snapshot {result.snapshot}, head {result.head}",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.console import Console, count_text, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def _lines(console: Console, archive: Path, found: Status) -> Iterator[str]:
             "deleted": "it is deleted: its objects are gone",
         }[found.deletion]
     yield from _snapshots(console, found)
+    yield f"{size_text(found.versions_size)} in all versions of all files"
     yield (
-        f"{size_text(found.versions_size)} in all versions of all files; "
-        f"{size_text(found.chunks_size)} in {found.chunks:,} distinct chunks "
-        f"(deduplication {found.deduplication:.2f}); {size_text(found.stored)} stored "
-        f"(compression {found.compression:.2f})"
+        f"{size_text(found.chunks_size)} in {count_text(found.chunks, 'distinct chunk')}: "
+        f"deduplication {found.deduplication:.2f}"
     )
+    yield f"{size_text(found.stored)} stored: compression {found.compression:.2f}"
     yield ""
     yield from console.table(
         ("objects", "state", ">number", ">size"),
@@ -83,7 +83,8 @@ def _to_do(found: Status) -> Iterator[str]:
     staged = [row for row in found.objects if row.state == "staged"]
     if staged:
         count, size = sum(row.count for row in staged), sum(row.size for row in staged)
-        yield f"to be sent: {count:,} objects, {size_text(size)}: pyarchiver resume sends them"
+        what = f"{count_text(count, 'object')}, {size_text(size)}"
+        yield f"to be sent: {what}: pyarchiver resume does that"
     if found.interrupted:
         yield f"run {found.interrupted} is not complete: pyarchiver resume completes it"
     if found.slots_unsent:

@@ -273,7 +273,7 @@ def test_samples_on_the_command_line(place: Place, capsys: pytest.CaptureFixture
     assert run(["verify", str(place.archive), "--deep"]) == Exit.PARTIAL
     told = capsys.readouterr()
     assert "1 damaged" in told.out
-    assert "1 problems, listed above" in told.err
+    assert "1 problem, listed above" in told.err
 
 
 def test_cold_objects_are_left_out_and_said_to_be(place: Place) -> None:
