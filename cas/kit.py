@@ -103,7 +103,10 @@ def _own_page(catalogue: Catalogue, code: str) -> str:
 
 
 def _storage_page(tag: str) -> str:
-    keep = "It lies beside the objects; the recovery code is not on it."
+    keep = (
+        "It lies beside the objects, in plain, and whoever runs the storage could have altered it: "
+        "if there is a kit from elsewhere, use that one."
+    )
     facts = {"Objects": f"{tag}-..., beside this kit"}
     note = "<p>Whoever made the archive has it, or the password. Nobody reads it without.</p>"
     return _page(tag, tag, keep, facts, "from where this kit was", note)
