@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +68,11 @@ def resume(
     """
     catalogue.refuse_deleted()
     settings = settings_of(catalogue)
-    storage = open_storage(settings)
-    storage.check()
-    refuse_old_copy(catalogue, storage, observer)
-    with _Run(catalogue, storage, settings, observer, rehash, allow_empty) as run:
-        return run.execute()
+    with closing(open_storage(settings, tell=observer.notice)) as storage:
+        storage.check()
+        refuse_old_copy(catalogue, storage, observer)
+        with _Run(catalogue, storage, settings, observer, rehash, allow_empty) as run:
+            return run.execute()
 
 
 class _Run:
@@ -169,7 +170,7 @@ class _Run:
         if new:
             began = self._catalogue.began(self._number)
             self._log.write(RunComplete(self._number, began, time.time_ns(), files, size))
-        self._courier.collect(wait_for=0)
+        self._courier.collect(limit=0)
         if not new:
             self._catalogue.abandon_run(self._number)
         head = self._catalogue.head

@@ -18,7 +18,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.cost import Fee, early_deletion
 from pyarchiver.cas.durable import sync_folder
-from pyarchiver.cas.objectfile import PART
+from pyarchiver.cas.objectfile import PART, spool_file
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import Remaining
 from pyarchiver.cas.settings import settings_of
@@ -76,11 +76,13 @@ class _Deletion:
     def survey(self, observer: Observer) -> None:
         """See what is there: a disk that is not mounted must not pass for one that is empty."""
         names = {row.name for row in self._remaining}
+        abandoned = set(self._catalogue.abandoned())
         unlisted: list[str] = []
         for stored in self._storage.list():
+            name = parse_name(stored.name)
             if stored.name in names:
                 self._there.add(stored.name)
-            elif (name := parse_name(stored.name)) and name.tag == self._tag:
+            elif name and name.tag == self._tag and stored.name not in abandoned:
                 (self._kits if name.kind == Kind.KIT else unlisted).append(stored.name)
         # One may be gone and not yet recorded, where an earlier call was ended.
         doubtful = len(names) > 1 or (names and not self._catalogue.being_deleted)
@@ -106,7 +108,7 @@ class _Deletion:
             self._delete(row.name)
             self._catalogue.record_deleted(row.id)
             observer.advance(files=1, read=row.size)
-        for name in self._kits:
+        for name in (*self._kits, *self._catalogue.abandoned()):
             self._storage.delete(name)
         self._clear_spool()
         self._catalogue.end_deletion()
@@ -115,12 +117,12 @@ class _Deletion:
         return DeleteResult(len(self._remaining), size, missing)
 
     def _exists(self, row: Remaining) -> bool:
-        return row.name in self._there or (self._spool / (row.name + PART)).exists()
+        return row.name in self._there or spool_file(self._spool, row.name).exists()
 
     def _delete(self, name: str) -> None:
         try:
             if name in self._there:
-                self._storage.size(name)
+                self._storage.look(name)
             self._storage.delete(name)
         except MissingError:
             raise StorageError(

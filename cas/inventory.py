@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pyarchiver.cas.rows import (
+    ABANDONED,
     DELETED,
     STAGED,
     STORED,
@@ -46,6 +47,18 @@ class Inventory(Versions):
             "REPLACE INTO checksums VALUES (?, ?, ?)",
             ((object_row, algorithm, value) for algorithm, value in checksums),
         )
+
+    def rename_object(self, object_row: int, name: str) -> None:
+        """Commit another name for an object whose put was cut; the old one is abandoned."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO abandoned SELECT name FROM objects WHERE id = ?", (object_row,)
+            )
+            self._db.execute("UPDATE objects SET name = ? WHERE id = ?", (name, object_row))
+
+    def abandoned(self) -> list[str]:
+        """Names under which cut puts may have left something."""
+        return [name for (name,) in self._db.execute("SELECT name FROM abandoned ORDER BY name")]
 
     def record_deleted(self, object_row: int) -> None:
         """Commit that an object is gone from the storage."""
@@ -188,8 +201,12 @@ class Inventory(Versions):
         return self._db.execute("SELECT 1 FROM objects LIMIT 1").fetchone() is not None
 
     def state_of(self, name: str) -> int | None:
-        """The state of an object, None where none was ever named so."""
-        row = self._db.execute("SELECT state FROM objects WHERE name = ?", (name,)).fetchone()
+        """The state of an object, ABANDONED, or None where none was ever named so."""
+        query = (
+            "SELECT state FROM objects WHERE name = ?"
+            " UNION ALL SELECT ? FROM abandoned WHERE name = ?"
+        )
+        row = self._db.execute(query, (name, ABANDONED, name)).fetchone()
         return int(row[0]) if row else None
 
     def expected(self) -> Iterator[Expected]:

@@ -34,6 +34,9 @@ def _storage_errors(what: str) -> Iterator[None]:
 class LocalStorage:
     """Objects as files of one folder."""
 
+    uploads = 0
+    atomic = True
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.spool: Path | None = folder

@@ -30,6 +30,9 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     object INTEGER PRIMARY KEY,
     checked REAL NOT NULL
 ) STRICT""",
+        """CREATE TABLE abandoned (
+    name TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID""",
         """CREATE TABLE thaws (
     object INTEGER PRIMARY KEY,
     asked REAL NOT NULL,

@@ -13,16 +13,22 @@ from pyarchiver.cas.durable import sync_folder
 from pyarchiver.formats.aead import Buffer
 from pyarchiver.formats.errors import StorageError
 from pyarchiver.formats.header import Header
+from pyarchiver.formats.names import first_name
 from pyarchiver.formats.sealed import Sealer
 
 PART = ".part"
+
+
+def spool_file(spool: Path, name: str) -> Path:
+    """Where the object is while it waits, whatever attempt at sending it the name is of."""
+    return spool / (first_name(name) + PART)
 
 
 class ObjectFile:
     """`<spool>/<name>.part` while it is written. Used by one thread at a time."""
 
     def __init__(self, spool: Path, name: str, header: Header, key: bytes) -> None:
-        self.path = spool / (name + PART)
+        self.path = spool_file(spool, name)
         self._hasher = blake3()
         self.size = 0
         self._descriptor = -1

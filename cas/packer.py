@@ -36,8 +36,9 @@ from pyarchiver.formats.sealed import Layout
 
 # Bounds the index, and what a batch holds in memory until its pack is staged.
 PACK_CHUNKS_MAX = 131072
-# Complete packs that may wait in the spool; the producer stops beyond.
-IN_FLIGHT_MAX = 2
+# Bytes of complete packs that may wait in the spool, three of the default size; the producer stops
+# beyond. By bytes: of small packs, many are on their way to a slow storage at once.
+IN_FLIGHT_MAX = 3 * (232 << 20)
 MANIFEST_EVERY = 16
 # An entry's share of a pack, compressed: hash, object id, and what differs in its path.
 _ENTRY_ESTIMATE = 160
@@ -132,7 +133,7 @@ class Packer:
         self._add_entries()
         if self._open:
             self._close()
-        self._progress(wait_for=0)
+        self._progress(limit=0)
 
     def close(self) -> None:
         """Stop the threads; what is not staged is given up, and its spool file removed."""
@@ -174,7 +175,7 @@ class Packer:
         return self._open or self._new_pack()
 
     def _new_pack(self) -> OpenPack:
-        self._progress(wait_for=IN_FLIGHT_MAX)
+        self._progress(limit=IN_FLIGHT_MAX)
         header, key = new_header(self._suite, self._keys, self._catalogue.slots, Kind.PACK)
         name = object_name(header.archive_id, Kind.PACK, 0, header.object_id)
         file = ObjectFile(self._courier.spool, name, header, key)
@@ -235,18 +236,21 @@ class Packer:
         self._closing.append(ClosingPack(pack, tuple(indexes), written, secured))
         self._open = None
 
-    def _progress(self, wait_for: int | None = None) -> None:
-        """Commit what has become durable or has arrived; wait while more packs are in flight."""
+    def _progress(self, limit: int | None = None) -> None:
+        """Commit what has become durable or has arrived; wait while more bytes are in flight."""
         while self._closing:
             closing = self._closing[0]
-            if not closing.secured.done() and (wait_for is None or len(self._closing) <= wait_for):
+            if not closing.secured.done() and (limit is None or self._in_flight() <= limit):
                 break
             self._stage(closing)
             self._closing.popleft()
-        self._courier.collect(wait_for)
+        self._courier.collect(limit)
         if self._unlogged >= MANIFEST_EVERY and not self._closing:
             self._unlogged = 0
             self._write_manifest()
+
+    def _in_flight(self) -> int:
+        return sum(closing.pack.file.size for closing in self._closing) + self._courier.in_flight
 
     def _stage(self, closing: ClosingPack) -> None:
         pack = closing.pack

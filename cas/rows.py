@@ -8,6 +8,8 @@ from typing import NamedTuple
 from pyarchiver.formats.header import Kind
 
 STAGED, STORED, DELETED, UNREAD = 0, 1, 2, 3
+# Of a name, not of an object: what a cut put left under it is of no use.
+ABANDONED = 4
 # A modification time that no file has: what is known of it so is read again.
 LOOK_AGAIN = -(1 << 63)
 # A rebuilt catalogue keeps the branches of a forked log apart: the versions of those that are not

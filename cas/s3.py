@@ -47,6 +47,8 @@ class S3Storage:
 
     def __init__(self, url: str, options: Mapping[str, str], profile: Profile) -> None:
         self.spool: Path | None = None
+        self.uploads = 3
+        self.atomic = True
         self._url = url
         self._bucket, self._prefix = _taken_apart(url)
         self._options = options

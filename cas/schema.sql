@@ -60,6 +60,11 @@ CREATE TABLE checks (
     checked REAL NOT NULL
 ) STRICT;
 
+-- Names that objects had before a put of them was cut: something may be there, or come to be.
+CREATE TABLE abandoned (
+    name TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
 -- Thaws that were asked for; times in seconds since 1970. confirmed: the storage took the request.
 CREATE TABLE thaws (
     object INTEGER PRIMARY KEY,

@@ -8,6 +8,7 @@ there is neither overwritten nor trusted.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +52,7 @@ class SftpStorage:
         self.url = url
         self.options = dict(options)
         self.profile = profile
+        self.uploads = _checked(self.options)
         self.atomic = profile.rename
         self._host, self._port, self._user, self._folder = _parts(url)
         self._session: Client | None = None
@@ -283,8 +285,27 @@ def _opened(spooled: Path) -> Iterator[Callable[[memoryview], int]]:
         yield read
 
 
+def _checked(options: Mapping[str, str]) -> int:
+    """The number of uploads; SettingsError where an option is none of those that it can be."""
+    known = {
+        "login": ("key", "password"),
+        "new hosts": ("refuse", "accept"),
+        "client": ("auto", "ssh", "paramiko"),
+    }
+    for name, values in known.items():
+        if options.get(name, values[0]) not in values:
+            raise SettingsError(f"setting {name!r} in [sftp] must be one of {', '.join(values)}")
+    for name in ("key", "known hosts"):
+        if (path := _file(options.get(name, ""))) and not path.is_absolute():
+            raise SettingsError(f"setting {name!r} in [sftp] must be an absolute path, or ~/...")
+    text = options.get("uploads", "3")
+    if not re.fullmatch(r"[1-9]|1[0-6]", text):
+        raise SettingsError("setting 'uploads' in [sftp] must be a number from 1 to 16")
+    return int(text)
+
+
 def _file(text: str) -> Path | None:
-    return Path(text).expanduser().absolute() if text else None
+    return Path(text).expanduser() if text else None
 
 
 def _upwards(folder: str) -> list[str]:

@@ -71,6 +71,10 @@ class Storage(Readable, Protocol):
 
     spool: Path | None
     """The folder in which packs must be built to be `put` without a copy; None: anywhere."""
+    uploads: int
+    """Puts to have under way at once, in processes that get a copy of it; 0: one, in a thread."""
+    atomic: bool
+    """Whether a put that was cut leaves nothing under its name, and can be made again."""
 
     def prepare(self) -> None:
         """Create the place if need be, and prove that it can be written to. Idempotent."""
@@ -83,9 +87,10 @@ class Storage(Readable, Protocol):
 
         Returns the checksums of the file, computed on the way from its bytes, in the algorithms
         that `list` tells of; none where it tells none, or where an earlier call got through.
-        When it returns, the object is durable under its name. Atomic: the name is there with
-        all bytes or not at all. Idempotent: if `spooled` is gone and the object is there, an
-        earlier call got through.
+        When it returns, the object is durable under its name. Where the storage is `atomic`, the
+        name is there with all bytes or not at all; where not, UncertainError says that there may
+        be anything, and that the name is spent. Idempotent: if `spooled` is gone and the object
+        is there, an earlier call got through.
         """
 
     def list(self) -> Iterator[Stored]:

@@ -36,6 +36,8 @@ class Wrapper:
     def __init__(self, inner: Storage) -> None:
         self.inner = inner
         self.spool = inner.spool
+        self.uploads = inner.uploads
+        self.atomic = inner.atomic
 
     def prepare(self) -> None:
         """Pass on."""

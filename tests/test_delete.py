@@ -164,8 +164,8 @@ def test_spooled_parts_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_spool_apart_from_the_storage(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def far(settings: Settings) -> Any:
-        storage = open_storage(settings)
+    def far(settings: Settings, **more: Any) -> Any:
+        storage = open_storage(settings, **more)
         storage.spool = None
         return storage
 
