@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -55,7 +56,8 @@ def create(
     could not be shown. The password's key takes a second of one core to derive, as it should:
     the caller may read and compress meanwhile.
     """
-    open_storage(settings).prepare()
+    with closing(open_storage(settings)) as storage:
+        storage.prepare()
     secret = os.urandom(recovery.SECRET_SIZE)
     own = keys.new_keys()
     code = recovery.encode(secret)

@@ -10,6 +10,7 @@ Ended at any moment, the next call goes on; at most one object is then gone and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +47,13 @@ def delete(catalogue: Catalogue, observer: Observer) -> DeleteResult:
     if catalogue.deleted:
         return DeleteResult()
     settings = settings_of(catalogue)
-    storage = open_storage(settings)
-    storage.check()
-    job = _Deletion(catalogue, storage, storage.spool or spool_folder(catalogue, settings))
-    job.survey(observer)
-    storage.prepare()
-    catalogue.begin_deletion()
-    return job.run(observer)
+    with closing(open_storage(settings, tell=observer.notice)) as storage:
+        storage.check()
+        job = _Deletion(catalogue, storage, storage.spool or spool_folder(catalogue, settings))
+        job.survey(observer)
+        storage.prepare()
+        catalogue.begin_deletion()
+        return job.run(observer)
 
 
 def fee(catalogue: Catalogue) -> Fee:

@@ -1,4 +1,4 @@
-"""Names of objects: `<archive tag>-<kind>[-<manifest number>]-<object id>[.<attempt>]`, and of the kit.
+"""Names: `<archive tag>-<kind>[-<manifest number>]-<object id>[.<attempt>]`, and of the kit.
 
 `tag` is the first 6 bytes of the archive id in hex, kind one of p, m, c; the number is that of
 the manifest (m), or of the last manifest that the checkpoint covers (c), in 8 digits; the

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from botocore.loaders import JSONFileLoader
 
 import servers_s3 as s3
 import servers_sftp as sftp
-from gateway import cold_gateway
+from gateway import Gateway, cold_gateway
 from pyarchiver.formats import keys
 
 
@@ -77,5 +78,15 @@ def warm_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sftp.Serv
     with cold_gateway(tmp_path_factory.mktemp("gateway") / "server") as (server, gateway):
         gateway.seals = False
         yield server
+        assert not gateway.refused
+        assert not gateway.overwritten
+
+
+@pytest.fixture
+def sealing_gateway(tmp_path: Path) -> Iterator[tuple[sftp.Server, Gateway]]:
+    """The fake gateway as it is: sealed at once, no sizes, and a clock that the test moves."""
+    with cold_gateway(tmp_path / "gateway") as (server, gateway):
+        gateway.sizes = False
+        yield server, gateway
         assert not gateway.refused
         assert not gateway.overwritten

@@ -6,20 +6,58 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import servers_s3 as s3
+import servers_sftp as sftp
 from helpers_cas import tuned
 from helpers_cli import PASSWORD, make_tree, noise, write
 from helpers_job import PACK, Far, Job, in_bucket
+from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cmd import secrets
 
 
 def local(_: pytest.FixtureRequest, home: Path) -> Far:
     folder = home / "storage"
     return Far(folder.as_uri(), "local-disk", lambda: set(os.listdir(folder)))
+
+
+def sshd(request: pytest.FixtureRequest, home: Path) -> Far:
+    return in_folder(request.getfixturevalue("sshd_server"), home)
+
+
+def rclone_sftp(request: pytest.FixtureRequest, home: Path) -> Far:
+    return in_folder(request.getfixturevalue("rclone_sftp_server"), home)
+
+
+def rclone_password(request: pytest.FixtureRequest, home: Path) -> Far:
+    far = in_folder(request.getfixturevalue("rclone_sftp_server"), home)
+    del far.options["key"]
+    return replace(far, options={**far.options, "password": sftp.LOGIN, "login": "password"})
+
+
+def gateway(request: pytest.FixtureRequest, home: Path) -> Far:
+    """What it has is sealed; a first restore asks, and the next comes after it is unsealed."""
+    server, state = request.getfixturevalue("sealing_gateway")
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    patch.setattr(SystemClock, "now", lambda _: state.clock.now())
+
+    def thaw() -> None:
+        asked = dict(state.requests)
+        assert asked
+        assert set(asked.values()) == {1}
+        state.clock.time += state.delay + 1
+
+    far = in_folder(server, home)
+    return replace(far, profile="ovh-cloud-archive", thaw=thaw)
+
+
+def in_folder(server: sftp.Server, home: Path) -> Far:
+    folder = server.folder / home.name
+    return Far(server.url(home.name), "sftp", lambda: set(os.listdir(folder)), server.options)
 
 
 def rclone_s3(request: pytest.FixtureRequest, _: Path) -> Far:
@@ -36,6 +74,10 @@ def moto_glacier(request: pytest.FixtureRequest, _: Path) -> Far:
 
 STORAGES: dict[str, Callable[[pytest.FixtureRequest, Path], Far]] = {
     "file": local,
+    "sshd": sshd,
+    "rclone-sftp": rclone_sftp,
+    "rclone-sftp-password": rclone_password,
+    "gateway": gateway,
     "rclone-s3": rclone_s3,
     "moto-glacier": moto_glacier,
 }
