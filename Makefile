@@ -7,6 +7,7 @@
 # make tour   writes docs/tour.md, a transcript of a real run
 # make wheel  builds a wheel, installs it apart from all this, and does the main job with it
 # make man    writes the man pages into build/man
+# make cuts   cuts 200 connections of each kind, and checks that nothing is lost
 # make bench  compares with the rivals that are installed
 # make damage 1,000 damages to an archive: what is found, restored and named
 # make fuzz   ten minutes of hostile input for every decoder
@@ -16,7 +17,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs tour wheel man bench load crash trees fuzz damage clean
+.PHONY: cuts demo test lint format docs tour wheel man bench load crash trees fuzz damage clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -75,3 +76,6 @@ damage: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+cuts: $(VENV)/.installed
+	PYARCHIVER_CUTS=200 $(BIN)/python -m pytest tests/test_sftp_cuts.py
