@@ -1,4 +1,4 @@
-"""Connections cut at random: nothing is lost, nothing recorded that is not there, nothing left over.
+"""Connections cut at random: nothing is lost, and nothing recorded that is not there.
 
 The short version is part of the suite; `make cuts` does 200 cuts of each kind.
 """
