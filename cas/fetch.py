@@ -6,14 +6,16 @@ storage's word; what an object is, its own header says when it is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.objects import open_object
+from pyarchiver.cas.profiles import HOUR, Terms, Way
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.storage import Storage, Stored
+from pyarchiver.cas.thaw import read_all
 from pyarchiver.cas.unlock import Keyring, refusal
 from pyarchiver.formats.errors import (
     ColdError,
@@ -103,25 +105,68 @@ def _opens(storage: Storage, keyring: Keyring, listing: Listing) -> bool:
 
 
 class Fetcher:
-    """Copies objects into a folder; what is there already, and whole, is not fetched again."""
+    """Copies objects into a folder; what is there already, and whole, is not fetched again.
 
-    def __init__(self, storage: Storage, folder: Path, observer: Observer) -> None:
+    What is cold is asked for; with `wait`, it stays until it can be read.
+    """
+
+    def __init__(
+        self, storage: Storage, terms: Terms, folder: Path, observer: Observer, *, wait: bool
+    ) -> None:
         self._storage = storage
+        self._terms = terms
         self._folder = folder
         self._observer = observer
+        self._wait = wait
         self.objects = self.size = 0
 
-    def fetch(self, phase: str, wanted: Iterable[Stored]) -> Iterator[str]:
-        """The names of objects as each comes to be in the folder. ColdError where some are cold."""
+    def fetch(self, phase: str, wanted: Iterable[Stored], take: Callable[[str], None]) -> None:
+        """Call `take` with the name of each object when it is in the folder.
+
+        Raises ColdError at the end where some cannot be read yet: the same call goes on later.
+        """
         objects = list(wanted)
         self._observer.begin(phase, len(objects), sum(stored.size or 0 for stored in objects))
-        for stored in objects:
-            file = self._folder / stored.name
-            if not file.exists() or stored.size not in (None, file.stat().st_size):
-                self._copy(stored.name, file)
+
+        def read(name: str) -> None:
+            file = self._folder / name
+            if name in missing:
+                self._copy(name, file)
             self._observer.advance(files=1)
-            yield stored.name
+            take(name)
+
+        missing = {stored.name for stored in objects if not self._has(stored)}
+        for stored in objects:
+            if stored.name not in missing:
+                read(stored.name)
+        rest = [stored for stored in objects if stored.name in missing]
+        if self._terms.way == Way.REQUEST or (self._terms.way == Way.READING and self._wait):
+            read_all(self._storage, self._terms, rest, read, self._observer, wait=self._wait)
+        else:
+            self._try(rest, read)
         self._storage.close()
+
+    def _has(self, stored: Stored) -> bool:
+        file = self._folder / stored.name
+        return file.exists() and stored.size in (None, file.stat().st_size)
+
+    def _try(self, objects: list[Stored], read: Callable[[str], None]) -> None:
+        """Read what can be. Where reading is the way to ask, what fails is asked for with that."""
+        cold, budget = 0, self._terms.budget(self._terms.rate)
+        for stored in objects:
+            if budget < 0:
+                cold += 1
+                continue
+            try:
+                read(stored.name)
+            except ColdError:
+                cold += 1
+                budget -= stored.size or 0
+        if cold:
+            when = _in_words(self._terms.delay)
+            raise ColdError(
+                f"{cold:,} objects are cold and were asked for: run it again{when}, it goes on"
+            )
 
     def _copy(self, name: str, file: Path) -> None:
         part = file.with_name(file.name + PART)
@@ -134,3 +179,8 @@ class Fetcher:
         part.rename(file)
         self.objects += 1
         self.size += at
+
+
+def _in_words(seconds: float) -> str:
+    """When to come back, in words; empty where nobody knows."""
+    return f" in about {seconds / HOUR:.0f} hours" if seconds else ""

@@ -53,12 +53,14 @@ class Packs(StrEnum):
 class Wanted:
     """What to recover; the head `expected` of a snapshot must be in the log.
 
-    `only`: the tag that begins the names of the archive's objects, where there are several.
+    `only`: the tag that begins the names of the archive's objects, where there are several. `wait`:
+    for what is cold, rather than end with a ColdError.
     """
 
     expected: tuple[int, bytes] | None = None
     packs: Packs = Packs.UNLISTED
     only: str = ""
+    wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,13 @@ def recover(
         raise CatalogueError(f"{path} is already there: choose another name")
     storage.check()
     listing = find_archive(storage, keyring, wanted.only)
-    with _workshop(path) as folder, _Recovery(storage, keyring, folder, listing, observer) as job:
-        job.log(wanted.expected)
-        job.packs(wanted.packs)
-        return job.settle(settings, path, from_ini=from_ini)
+    with _workshop(path) as folder:
+        terms = settings.profile.terms
+        fetcher = Fetcher(storage, terms, folder, observer, wait=wanted.wait)
+        with _Recovery(fetcher, keyring, folder, listing, observer) as job:
+            job.log(wanted.expected)
+            job.packs(wanted.packs)
+            return job.settle(settings, path, from_ini=from_ini)
 
 
 @contextmanager
@@ -121,15 +126,14 @@ class _Recovery:
     _head: Head
 
     def __init__(
-        self, storage: Storage, keyring: Keyring, folder: Path, listing: Listing, observer: Observer
+        self, fetcher: Fetcher, keyring: Keyring, folder: Path, listing: Listing, observer: Observer
     ) -> None:
-        self._storage = storage
         self._keyring = keyring
         self._path = folder / "new.archive"
         self._listing = listing
         self._observer = observer
         self._folder = ObjectFolder(folder)
-        self._fetcher = Fetcher(storage, folder, observer)
+        self._fetcher = fetcher
         self._open = False
 
     def __enter__(self) -> _Recovery:
@@ -163,8 +167,9 @@ class _Recovery:
     def _replay(self, names: list[str], head: bytes, told: Observer) -> None:
         """Make a catalogue of these manifests and checkpoints; of the first pack, without any."""
         fetch = [self._listing.log[name] for name in names] or self._any_pack()
-        fetched = list(self._fetcher.fetch("fetching manifests", fetch))
-        stock = take_stock(self._folder, fetched, self._keyring, told)
+        fetched: list[str] = []
+        self._fetcher.fetch("fetching manifests", fetch, fetched.append)
+        stock = take_stock(self._folder, sorted(fetched), self._keyring, told)
         self._close()
         for left in self._path.parent.glob(f"{self._path.name}*"):
             left.unlink()
@@ -228,8 +233,7 @@ class _Recovery:
                 "what the damaged manifests said may be in packs too: --packs all reads them"
             )
         wanted = self._listing.packs.values() if which == Packs.ALL else unlisted
-        for name in self._fetcher.fetch("reading packs", wanted):
-            self._pack(name)
+        self._fetcher.fetch("reading packs", wanted, self._pack)
         with self._catalogue.transaction():
             self._job.flush()
 

@@ -55,17 +55,20 @@ def _expected(
     help="Which packs to read: those in no manifest, none, or all.",
 )
 @click.option("--only", default="", metavar="TAG", help="Which archive, where there are several.")
+@click.option("--wait", is_flag=True, help="Stay until what is cold can be read.")
 @reading_options
 @with_console
 def command(
     console: Console, location: str, archive: Path, expect: tuple[int, bytes] | None,
-    config: Path | None, packs: str, only: str, password_file: Path | None, recovery_code: bool,
+    config: Path | None, packs: str, only: str, wait: bool, password_file: Path | None,
+    recovery_code: bool,
 ) -> int:  # fmt: skip
     """Make a lost .archive anew from what the storage at LOCATION, a URL or a folder, holds.
 
     Reads the newest checkpoint, the manifests after it, and the packs that no manifest lists; then
     resume and restore work as before. The next resume reads every file once, and sends only what is
-    not there. Nothing is written to the storage.
+    not there. Nothing is written to the storage. What is cold is asked for, with exit code 4: run
+    it again, and it goes on.
     """
     from pyarchiver.cas.recover import Packs, Wanted, recover
     from pyarchiver.cas.settings import located
@@ -74,8 +77,8 @@ def command(
 
     settings = located(location, archive, config)
     secret = read_secret(password_file, recovery_code)
-    wanted = Wanted(expect, Packs(packs), only)
-    with closing(open_storage(settings)) as storage:
+    wanted = Wanted(expect, Packs(packs), only, wait)
+    with closing(open_storage(settings, write=False, tell=console.notice)) as storage:
         result = recover(
             settings, storage, Keyring(secret), archive, wanted, console,
             from_ini=config is not None,

@@ -58,7 +58,7 @@ def command(console: Console, archive: Path, deep: bool, sample: Fraction | None
     share = sample if sample is not None else Fraction(1) if deep else None
     with (
         Catalogue.open(archive, write=False) as catalogue,
-        closing(open_storage(settings_of(catalogue))) as storage,
+        closing(open_storage(settings_of(catalogue), write=False, tell=console.notice)) as storage,
     ):
         result = verify(catalogue, storage, console, share)
     return console.result(

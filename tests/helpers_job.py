@@ -89,6 +89,16 @@ class Job:
         ini.write_text("\n".join(lines))
         return self.done("start", ini)
 
+    def recover(self) -> None:
+        """Throw the .archive away, and make it anew from the storage."""
+        self.archive.unlink()
+        asked = [self.far.url, self.archive, "--config", self.home / "photos.ini"]
+        result = self.run("recover", *asked)
+        if result["exit"] == Exit.WAITING and self.far.thaw:
+            self.far.thaw()
+            result = self.run("recover", *asked)
+        assert result["exit"] == Exit.DONE, (result, self.err)
+
     def restore(self, into: str, *words: object, archive: Path | None = None) -> None:
         """A folder equal to the source, whatever must be thawed on the way."""
         destination = self.home / into

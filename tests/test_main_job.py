@@ -14,7 +14,7 @@ import pytest
 import servers_s3 as s3
 import servers_sftp as sftp
 from helpers_cas import tuned
-from helpers_cli import PASSWORD, make_tree, noise, write
+from helpers_cli import PASSWORD, differences, make_tree, noise, write
 from helpers_job import PACK, Far, Job, in_bucket
 from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cmd import secrets
@@ -117,5 +117,12 @@ def test_main_job(job: Job) -> None:
     assert job.far.names() == later, again
     job.done("verify", job.archive)
     job.restore("restored")
+    job.recover()
+    assert not job.done("resume", job.archive)["new"]
+    assert job.far.names() == later
+    job.done("verify", job.archive)
+    # What was thawed for the first restore still is.
+    job.done("restore", job.archive, job.home / "again", "--exact")
+    assert differences(job.source, job.home / "again") == ""
     job.done("delete", job.archive, "--yes")
     assert job.far.names() == set()

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from pyarchiver.cas import log, packer
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.fetch import Fetcher
 from pyarchiver.cas.local import LocalStorage
+from pyarchiver.cas.profiles import Terms, Way
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.recover import RecoverResult, Wanted, recover
 from pyarchiver.cas.rows import UNREAD
@@ -86,10 +88,15 @@ def lost(place: Place) -> Path:
 
 
 def recovered(
-    place: Place, wanted: Wanted | None = None, storage: LocalStorage | None = None
+    place: Place,
+    wanted: Wanted | None = None,
+    storage: LocalStorage | None = None,
+    way: Way = Way.NONE,
 ) -> tuple[RecoverResult, Quiet]:
     observer = Quiet()
     settings = located(str(place.storage), place.archive, None)
+    terms = Terms(way, 4 * HOUR, 12 * HOUR)
+    settings = replace(settings, profile=replace(settings.profile, terms=terms))
     result = recover(
         settings, storage or LocalStorage(place.storage), Keyring(PASSWORD), place.archive,
         wanted or Wanted(), observer,
@@ -610,12 +617,15 @@ def test_ended_in_its_midst(place: Place, monkeypatch: pytest.MonkeyPatch) -> No
     assert not (place.work / "photos.archive.recovery").exists()
 
 
-def test_cold_manifests_are_waited_for(place: Place) -> None:
+@pytest.mark.parametrize("blind", [True, False])
+def test_cold_manifests_are_waited_for(place: Place, blind: bool) -> None:
+    """Asked for once; run again, it goes on. `blind`: only a read shows whether it can be read."""
     before = lost(place)
-    storage = ColdFolder(place.storage, FakeClock(), blind=True)
+    storage = ColdFolder(place.storage, FakeClock(), blind=blind)
+    way = Way.READING if blind else Way.REQUEST
     for _ in range(200):
         try:
-            _, observer = recovered(place, storage=storage)
+            _, observer = recovered(place, storage=storage, way=way)
             break
         except ColdError:
             assert not place.archive.exists()
