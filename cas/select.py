@@ -66,11 +66,18 @@ class Selection:
         renamed = {}
         for older in self._catalogue.replaced_kinds():
             is_folder = older.kind == EntryKind.FOLDER
-            name = older.path + f"~{older.run}".encode()
-            while self._catalogue.has_path(name):
-                name += b"~"
-            renamed[older.path, is_folder] = name
+            renamed[older.path, is_folder] = self._free(older.path, older.run)
+        for row, below in self._catalogue.implied_folders():
+            older, is_folder = min((row, False), (below, True))
+            renamed[row.path, is_folder] = self._free(row.path, older.run)
         return renamed
+
+    def _free(self, path: bytes, run: int) -> bytes:
+        """The name of the older of two kinds, which no other path has."""
+        name = path + f"~{run}".encode()
+        while self._catalogue.has_path(name):
+            name += b"~"
+        return name
 
 
 def _rename(path: bytes, is_folder: bool, renamed: dict[tuple[bytes, bool], bytes]) -> bytes:

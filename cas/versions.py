@@ -18,6 +18,7 @@ from pyarchiver.cas.rows import (
 from pyarchiver.formats import wire
 from pyarchiver.formats.entry import EntryKind
 
+_GONE, _FOLDER = int(EntryKind.GONE), int(EntryKind.FOLDER)
 _INTO_VERSIONS = " INTO versions VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -92,6 +93,30 @@ class Versions(Database):
         older = f"SELECT min(id) FROM ({newest}) GROUP BY folder, name HAVING count(*) > 1"
         values = int(EntryKind.GONE), int(EntryKind.FOLDER)
         return list(self._versions(f"v.id IN ({older})", *values))
+
+    def implied_folders(self) -> Iterator[tuple[VersionRow, VersionRow]]:
+        """(state, newest state below it) of each path that has paths below and never was a folder.
+
+        That it became one only a manifest said, which a catalogue rebuilt from packs did not have.
+        """
+        newest = f"SELECT max(id) FROM versions WHERE kind != {_GONE} GROUP BY folder, name"
+        path = "CASE f.path WHEN x'' THEN v.name ELSE CAST(f.path || x'2f' || v.name AS BLOB) END"
+        found = list(
+            self._versions(
+                f"v.id IN ({newest}) AND v.kind != {_FOLDER}"
+                f" AND ({path}) IN (SELECT path FROM folders)"
+            )
+        )
+        for row in found:
+            states = self._versions(
+                "(f.path = ?1 AND v.name = ?2 AND v.kind = ?3)"
+                " OR ((f.path = ?4 OR (f.path >= ?5 AND f.path < ?6)) AND v.kind != ?7)"
+                " ORDER BY v.id",
+                row.folder, row.name, _FOLDER, row.path, row.path + b"/", row.path + b"0", _GONE,
+            )  # fmt: skip
+            below = list(states)
+            if below and not any(state.path == row.path for state in below):
+                yield row, below[-1]
 
     def listing(self, run: int | None, deleted: bool) -> Iterator[VersionRow]:
         """As `latest` with `deleted`, as `state` otherwise (of now without a `run`); by path."""

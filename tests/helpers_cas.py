@@ -257,7 +257,9 @@ def said_by(archive: Path) -> dict[str, Any]:
                     "SELECT o.name, i.part, i.body FROM indexes i JOIN objects o ON o.id = i.object"
                 )
             ),
-            "objects": set(db.execute("SELECT name, size, number, kind, state FROM objects")),
+            "objects": set(
+                db.execute("SELECT name, size, number, kind, state FROM objects WHERE kind")
+            ),
             "chunks": set(
                 db.execute(
                     "SELECT c.id, o.name, c.ordinal FROM chunks c JOIN objects o ON o.id = c.object"

@@ -23,6 +23,7 @@ from helpers_cas import (
     Tree,
     World,
     assert_same,
+    contents,
     look,
     new_world,
     noise,
@@ -504,6 +505,27 @@ def test_file_folder_file_folder(tmp_path: Path) -> None:
     assert (latest / "x~2").read_bytes() == b"file"
     assert (latest / "x" / "in").read_bytes() == b"file too"
     assert (latest / "x" / "in~1" / "one").read_bytes() == b"1"
+
+
+def test_a_folder_known_only_by_what_is_in_it(tmp_path: Path) -> None:
+    """Packs alone do not say that a file became a folder; the older gets another name."""
+    world = new_world(tmp_path)
+    world.write("x", noise("file", 3000))
+    world.write("y/below/deep", noise("deep", 3000))
+    world.resume()
+    (world.source / "x").unlink()
+    world.write("x/below", noise("below", 3000))
+    shutil.rmtree(world.source / "y")
+    world.write("y", noise("y", 3000))
+    world.resume()
+    folder, _ = world.decrypt(world.some(*world.objects(Kind.PACK)))
+    assert not world.problems
+    assert contents(folder) == {
+        "x~1": noise("file", 3000),
+        "x/below": noise("below", 3000),
+        "y~1/below/deep": noise("deep", 3000),
+        "y": noise("y", 3000),
+    }
 
 
 def test_sparse_files_stay_sparse(tmp_path: Path) -> None:

@@ -612,17 +612,23 @@ def test_two_archives_under_one_password(made: Made, tmp_path: Path) -> None:
 
 
 def test_a_fork_gives_back_both_sides(tmp_path: Path) -> None:
-    """An old copy of the .archive was used again: what either of the two archived is kept."""
+    """An old copy of the .archive was used again, on a storage that hid what is newer."""
     place = Place(tmp_path)
     write(place.source / "before", noise("before", 1000))
     place.start(SIZES)
     shutil.copyfile(place.archive, tmp_path / "old")
+    seen = set(place.objects())
     write(place.source / "one", noise("one", 50_000))
     place.resume()
+    (tmp_path / "hidden").mkdir()
+    for path in set(place.objects()) - seen:
+        path.rename(tmp_path / "hidden" / path.name)
     shutil.copyfile(tmp_path / "old", place.archive)
     (place.source / "one").rename(tmp_path / "kept")
     write(place.source / "two", noise("two", 50_000))
     place.resume()
+    for path in (tmp_path / "hidden").iterdir():
+        path.rename(place.storage / path.name)
     observer = Quiet()
     place.decrypt(place.storage, tmp_path / "out", observer)
     found = contents(tmp_path / "out")
