@@ -131,10 +131,12 @@ def recovered(sealed: Mapping[str, str], given: Settings, *, from_ini: bool) -> 
     What else is known of the storage is `given` too, where an ini file says it or the storage is of
     another kind than it was.
     """
-    kept = dict(sealed)
+    given_values, kept = given.values(), dict(sealed)
     if from_ini or urlsplit(sealed.get("url", "")).scheme != given.scheme:
         kept = {n: v for n, v in kept.items() if n not in _SECTIONS["storage"] and "." not in n}
-    return {**given.values(), **kept, "url": given.url}
+    else:
+        given_values = {n: v for n, v in given_values.items() if "." not in n}
+    return {**given_values, **kept, "url": given.url}
 
 
 def settings_of(catalogue: Catalogue) -> Settings:
