@@ -130,6 +130,9 @@ def run(arguments: list[str] | None = None) -> int:
         return int(cli.main(words, prog_name="pyarchiver", standalone_mode=False) or Exit.DONE)
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return Exit.USAGE
     except SystemExit:
         # A shell asked for completions, and has its answer.
         raise
@@ -155,7 +158,8 @@ def _explain(error: BaseException) -> tuple[str, Exit]:
             return str(error), exit_of(error)
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "pyarchiver"
-            return f"{error.format_message()} (see {command} --help)", Exit.USAGE
+            message = error.format_message().rstrip(".")
+            return f"{message[:1].lower()}{message[1:]} (see {command} --help)", Exit.USAGE
         case MemoryError():
             return f"not enough memory {error}".rstrip(), Exit.FAILED
     if os.environ.get("PYARCHIVER_DEBUG"):

@@ -280,3 +280,20 @@ def test_the_names_of_secrets_are_stable() -> None:
     assert secrets.PASSWORD_VARIABLE == "PYARCHIVER_PASSWORD"
     assert secrets.CODE_VARIABLE == "PYARCHIVER_RECOVERY_CODE"
     assert main.COMMANDS
+
+
+def test_without_a_command_the_help_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch) == Exit.USAGE
+    assert capsys.readouterr().err.startswith("Usage: pyarchiver")
+
+
+@pytest.mark.parametrize("words", [["frobnicate"], ["resume"], ["list", "a", "--snapshot", "x"]])
+def test_usage_errors_read_as_all_others_do(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *words) == Exit.USAGE
+    assert re.fullmatch(
+        r"pyarchiver: [a-z].*[^.] \(see pyarchiver.* --help\)\n", capsys.readouterr().err
+    )
