@@ -182,6 +182,8 @@ def _xattrs(value: object) -> dict[bytes, bytes]:
     for pair in value:
         if not isinstance(pair, list) or [type(item) for item in pair] != [bytes, bytes]:
             raise DamagedError("impossible extended attributes")
+        if pair[0] in found:
+            raise DamagedError("an extended attribute stands twice")
         found[pair[0]] = pair[1]
     return found
 

@@ -8,7 +8,6 @@ what is fast: an object is read whole into memory.
 
 import hashlib
 import hmac
-import itertools
 import os
 import struct
 import sys
@@ -671,11 +670,11 @@ class Entry:
 
 
 def attributes(value: Any) -> bool:
-    """Pairs of name and value, the names distinct and in order."""
+    """Pairs of name and value, the names distinct."""
     if type(value) is not list:
         return False
     pairs = all(type(x) is list and len(x) == 2 and all(type(y) is bytes for y in x) for x in value)
-    return pairs and all(a[0] < b[0] for a, b in itertools.pairwise(value))
+    return pairs and len({x[0] for x in value}) == len(value)
 
 
 def content_run(value: Any) -> bool:

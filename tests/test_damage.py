@@ -749,7 +749,7 @@ def _do_damage(chosen: random.Random, made: Made, objects: Path) -> Damage:
     """One damage of a random kind at a random place of a random object."""
     one, other = chosen.sample(made.place.objects(), 2)
     path, data = objects / one.name, bytearray(one.read_bytes())
-    near = chosen.randrange(4096)
+    near = chosen.randrange(min(4096, len(data)))
     at = chosen.choice([chosen.randrange(len(data)), near, len(data) - 1 - near])
     end = min(len(data), at + chosen.choice([1, 16, 512, 20_000]))
     what = chosen.choice(["flip", "zero", "cut", "swap", "double", "drop",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fuzz
+import independent_reader as second
 from fuzz_targets import HOSTILE_SCHEMA, TARGETS
 from helpers_cli import Place, Sizes, make_tree, small
 from pyarchiver.cas import database, delete, unlock
@@ -22,6 +23,7 @@ from pyarchiver.cas.status import status
 from pyarchiver.cas.unlock import Keyring
 from pyarchiver.formats import keys, wire
 from pyarchiver.formats.aead import AEGIS256
+from pyarchiver.formats.entry import decode_node
 from pyarchiver.formats.errors import CatalogueError, DamagedError
 from pyarchiver.formats.header import Header
 
@@ -144,6 +146,19 @@ def test_a_field_that_stands_twice_is_refused() -> None:
         wire.unpack(b"\x82\xa1a\x01\xa1a\x02")
     with pytest.raises(DamagedError):
         list(wire.unpack_each(b"\x82\xa1a\x01\xa1a\x02", 100))
+
+
+def test_an_attribute_that_stands_twice_is_refused() -> None:
+    """Which of the two counts is for no reader to guess; their order is nothing."""
+    entry = {"kind": 2, "mode": 0, "mtime": 0, "uid": 0, "gid": 0}
+    other_order = [[b"user.b", b"1"], [b"user.a", b"2"]]
+    decode_node(wire.pack({**entry, "xattr": other_order}))
+    second.parse_entry([b"p", 1, 1, {**entry, "xattr": other_order}])
+    twice = [[b"user.a", b"1"], [b"user.a", b"2"]]
+    with pytest.raises(DamagedError):
+        decode_node(wire.pack({**entry, "xattr": twice}))
+    with pytest.raises(second.Refused):
+        second.parse_entry([b"p", 1, 1, {**entry, "xattr": twice}])
 
 
 def test_key_derivations_that_strangers_ask_for_are_bounded(
