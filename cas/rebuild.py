@@ -31,7 +31,7 @@ from pyarchiver.formats.entry import Entry, encode_node
 from pyarchiver.formats.errors import DamagedError, FormatError, StorageError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.keys import ReadKeys
-from pyarchiver.formats.names import object_name
+from pyarchiver.formats.names import object_name, parse_name
 from pyarchiver.formats.payload import Type
 from pyarchiver.formats.records import PackInfo, RunComplete, Settings
 
@@ -184,7 +184,7 @@ class Rebuild:
         self._add_entries(contents)
         self._report(found, contents)
         self.damaged = self.damaged or bool(contents.damage)
-        self._add_object(found, found.file, blake3, ())
+        self._add_object(found, _place(found), blake3, ())
         self._observer.advance(files=1)
         return contents
 
@@ -266,6 +266,13 @@ class Rebuild:
         if left_out:
             self._observer.problem(f"{left_out} entries of too many forks are left out")
         self._batch = Batch()
+
+
+def _place(found: Found) -> str:
+    """What an object is called in the storage; its own name where it lies under another's."""
+    parsed = parse_name(found.file)
+    foreign = parsed is not None and parsed.object_id != found.header.object_id
+    return found.name if foreign else found.file
 
 
 def _part(found: Found) -> int:

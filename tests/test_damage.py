@@ -478,6 +478,16 @@ def test_swapped_packs(made: Made, tmp_path: Path, way: str) -> None:
     assert any(other.name in problem for problem in observer.problems)
 
 
+def test_a_pack_and_a_manifest_swapped(made: Made, tmp_path: Path) -> None:
+    """Each under the other's name, found by `make damage`: decrypt goes by the headers."""
+    objects = copied(made.place.storage, tmp_path / "objects")
+    pack, manifest = made.packs()[0], made.place.objects("m")[0]
+    shutil.copyfile(pack, objects / manifest.name)
+    shutil.copyfile(manifest, objects / pack.name)
+    read(made, "decrypt", objects, tmp_path / "out")
+    assert made.right(tmp_path / "out") == made.latest
+
+
 def test_renamed_doubled_and_foreign_files(made: Made, tmp_path: Path) -> None:
     """Names are not trusted; what is no object is passed over with a word."""
     objects = copied(made.place.storage, tmp_path / "objects")
