@@ -24,7 +24,9 @@ from pyarchiver.cas.intake import FileChanged, Intake, Ref
 from pyarchiver.cas.kit import send_kit
 from pyarchiver.cas.ledger import Ledger, storable_time
 from pyarchiver.cas.log import Log
+from pyarchiver.cas.order import SMALL, NewFile, Waiting
 from pyarchiver.cas.packer import Packer
+from pyarchiver.cas.pagecache import forget, is_cached
 from pyarchiver.cas.progress import Observer, Quiet, show
 from pyarchiver.cas.rows import LOOK_AGAIN, Known, join
 from pyarchiver.cas.settings import Settings, settings_of
@@ -111,6 +113,7 @@ class _Run:
             catalogue.keys, settings.chunk_size, self._find, self._packer.take,
             self._packer.add_block, self._on_read,
         )  # fmt: skip
+        self._waiting = Waiting()
         self._changed = self._gone = self._read = 0
         self._told = 0, 0
 
@@ -129,8 +132,11 @@ class _Run:
         self._begin()
         for folder in self._walker.folders():
             self._folder(folder)
+            if self._waiting.full:
+                self._small_files()
             self._tell()
             self._packer.settle()
+        self._small_files()
         self._intake.flush()
         self._packer.finish()
         return self._complete()
@@ -200,7 +206,11 @@ class _Run:
                     self._mark_gone(folder.path, name, before)
                 continue
             if kind == EntryKind.FILE:
-                self._file(folder.path, name, found, before, racy)
+                file = NewFile(folder.path, name, found, before, racy)
+                if found.st_size <= SMALL:
+                    self._waiting.add(file)
+                else:
+                    self._file(*file)
             elif not self._is_unmounted(path, found, before):
                 self._other(folder.path, name, found, before, racy, kind)
             if before and before.kind == EntryKind.FOLDER and kind != EntryKind.FOLDER:
@@ -223,6 +233,10 @@ class _Run:
                 "mounted? left as it was; --allow-empty records all in it as deleted"
             )
         return suspected
+
+    def _small_files(self) -> None:
+        for file in self._waiting.drain():
+            self._file(*file)
 
     def _root_folder(self, known: dict[bytes, Known]) -> None:
         before = known.pop(b"", None)
@@ -291,7 +305,10 @@ class _Run:
             found = seen or os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise FileChanged
+            passing = found.st_size > SMALL and not is_cached(descriptor)
             content = self._intake.read(descriptor, found)
+            if passing:
+                forget(descriptor)
             xattrs = read_xattrs(descriptor)
             after = os.fstat(descriptor)
         finally:

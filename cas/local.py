@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pyarchiver.cas.durable import sync_folder
+from pyarchiver.cas.pagecache import forget
 from pyarchiver.cas.storage import Checksums, Stored
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 
@@ -81,6 +82,8 @@ class LocalStorage:
                 if not target.exists():
                     raise
             sync_folder(self.folder)
+            with target.open("rb") as file:
+                forget(file.fileno())
         return ()
 
     def _is_ours(self, spooled: Path, target: Path) -> bool:

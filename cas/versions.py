@@ -27,11 +27,13 @@ class Versions(Database):
 
     def folder(self, path: bytes) -> dict[bytes, Known]:
         """The newest state of everything known in a folder, by name; deleted ones included."""
-        folder = self._folder_id(path)
-        if folder is None:
-            return {}
-        query = "SELECT name, version, kind, size, mtime, ctime, inode FROM paths WHERE folder = ?"
-        return {row[0]: Known(*row[1:]) for row in self._db.execute(query, (folder,))}
+        query = (
+            "SELECT name, version, kind, size, mtime, ctime, inode FROM paths"
+            " WHERE folder = (SELECT id FROM folders WHERE path = ?)"
+        )
+        # As `Known(*row[1:])`, in half the time: an unchanged tree is little else.
+        make = tuple.__new__
+        return {row[0]: make(Known, row[1:]) for row in self._db.execute(query, (path,))}
 
     def below(self, path: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(folder, name) of all that is not deleted below a folder, at any depth."""

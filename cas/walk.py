@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from pyarchiver.cas.rows import join
 from pyarchiver.formats.errors import SettingsError, SourceError
 
 Found = tuple[bytes, os.stat_result]
+# What os.fsencode does, looked up once rather than for each file.
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Walker:
             try:
                 with os.scandir(descriptor) as entries:
                     for entry in entries:
-                        name = os.fsencode(entry.name)
+                        name = entry.name.encode(*_NAMES)
                         if name in skip:
                             continue
                         try:
