@@ -72,19 +72,26 @@ class Press:
     def _press(self, raw: RawBlock) -> Pressed:
         lengths = [ref.length for ref in raw.refs]
         plain = raw.slot.raw[: raw.used]
-        if _worth_trying(plain, lengths):
-            # Gains under 1/64 are not worth decompressing; a full buffer means there was less.
-            out = raw.slot.out[: len(plain) - (len(plain) >> 6)]
-            size = self._compressor().stream_reader(plain, size=len(plain)).readinto(out)
-            if size < len(out):
-                return Pressed(raw, block_head(ZSTD, lengths), out[:size])
-        return Pressed(raw, block_head(STORED, lengths), plain)
+        return Pressed(raw, *press_block(self._compressor(), plain, lengths, raw.slot.out))
 
     def _compressor(self) -> zstandard.ZstdCompressor:
         found: zstandard.ZstdCompressor | None = getattr(self._local, "compressor", None)
         if found is None:
             found = self._local.compressor = compressor(self._level, BLOCK_RAW_MAX)
         return found
+
+
+def press_block(
+    compressor: zstandard.ZstdCompressor, plain: memoryview, lengths: list[int], out: memoryview
+) -> tuple[bytes, memoryview]:
+    """(head, data) of a block's record; data lie in `out`, or are `plain` where that is best."""
+    if _worth_trying(plain, lengths):
+        # Gains under 1/64 are not worth decompressing; a full buffer means there was less.
+        out = out[: len(plain) - (len(plain) >> 6)]
+        size = compressor.stream_reader(plain, size=len(plain)).readinto(out)
+        if size < len(out):
+            return block_head(ZSTD, lengths), out[:size]
+    return block_head(STORED, lengths), plain
 
 
 def _slot() -> Slot:

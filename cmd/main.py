@@ -35,6 +35,7 @@ COMMANDS = {
     "recover": "Make a lost .archive anew from the storage.",
     "delete": "Delete an archive from the storage, for good.",
     "password": "Change the password, for all that is written from now on.",
+    "bench": "Tell how fast an archive would run on this machine.",
     "update": "Bring an .archive of an older version up to date.",
 }
 
@@ -97,6 +98,7 @@ def cli() -> None:
       pyarchiver recover file:///mnt/cold photos.archive
       pyarchiver delete photos.archive
       pyarchiver password photos.archive
+      pyarchiver bench ~/Photos
       pyarchiver update photos.archive
     """
 

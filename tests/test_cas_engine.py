@@ -253,9 +253,9 @@ def test_a_file_that_changes_while_it_is_read(
     preadv = os.preadv
     count = 0
 
-    def changing(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+    def changing(descriptor: int, buffers: list[memoryview], offset: int, *flags: int) -> int:
         nonlocal count
-        got = preadv(descriptor, buffers, offset)
+        got = preadv(descriptor, buffers, offset, *flags)
         if os.fstat(descriptor).st_ino == where.stat().st_ino:
             count += 1
             os.utime(where, ns=(count, count))
