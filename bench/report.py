@@ -65,11 +65,10 @@ class Medians:
         ]
         return statistics.median(found) if found else None
 
-    def growth(self, corpus: str, tool: str, operation: str) -> float | None:
-        """What an operation added to what was stored before it, in bytes."""
-        before = OPERATIONS[OPERATIONS.index(operation) - 1]
-        now = self.of(corpus, tool, operation, "stored")
-        was = self.of(corpus, tool, before, "stored") or self.of(corpus, tool, "one", "stored")
+    def growth(self, corpus: str, tool: str) -> float | None:
+        """What was stored for the edited files, besides what was there of them, in bytes."""
+        now = self.of(corpus, tool, "edited", "stored")
+        was = self.of(corpus, tool, "changed", "stored")
         return None if now is None or was is None else now - was
 
 
@@ -107,7 +106,7 @@ def _corpus(medians: Medians, corpus: str) -> list[str]:
         cells += [cell(o) for o in ("unchanged", "changed", "restore", "one", "decrypt")]
         cells += [f"{peak / 1e6:,.0f} MB"]
         if edited:
-            growth = medians.growth(corpus, tool, "edited")
+            growth = medians.growth(corpus, tool)
             cells += [cell("edited"), "-" if growth is None else f"{100 * growth / size:.1f} %"]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, *_ratios(medians, corpus)]
