@@ -1,5 +1,8 @@
 """Ends runs at the N-th call of a step, for every N, and checks what the next run makes of it.
 
+A run is killed, before or after the call; ended in order, by an exception; killed in the midst of a
+write (`torn`); or told that the disk is full (`full`).
+
 Run by test_crash.py in a process of its own, without threads, because each run is forked off:
 `crash_driver.py WORK SCENARIO STEP STRIDE WAY...`. Prints a JSON object: how often the step was
 reached, and what was wrong afterwards. A process that dies loses nothing that it handed to the
@@ -9,6 +12,7 @@ system, so nothing here waits for a disk.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -76,6 +80,12 @@ STEPS: dict[str, tuple[object, str]] = {
     "send": (courier.Courier, "send"),
     "resend": (courier.Courier, "resend"),
     "commit": (database.Transaction, "__exit__"),
+    # Calls of the system, wherever they come from.
+    "os.open": (os, "open"),
+    "os.write": (os, "write"),
+    "os.fsync": (os, "fsync"),
+    "os.rename": (os, "rename"),
+    "os.unlink": (os, "unlink"),
 }
 
 
@@ -91,9 +101,14 @@ def end_at(step: str, number: int, when: str, how: str) -> None:
     lock = threading.Lock()
     calls = 0
 
-    def end() -> None:
-        if how == "kill":
+    def end(*arguments: Any) -> None:
+        if how == "torn":
+            descriptor, data = arguments
+            original(descriptor, memoryview(data)[: len(data) // 2])
+        if how in ("kill", "torn"):
             os._exit(KILLED)
+        if how == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
         raise Injected("injected")
@@ -106,8 +121,13 @@ def end_at(step: str, number: int, when: str, how: str) -> None:
         if is_classmethod:
             arguments = arguments[1:]
         if hit and when == "before":
-            end()
-        result = original(*arguments, **named)
+            end(*arguments)
+        try:
+            result = original(*arguments, **named)
+        except OSError:
+            if hit and how == "kill":
+                end()
+            raise
         if hit:
             end()
         return result
@@ -146,6 +166,10 @@ def ended_run(place: Place, step: str, number: int, when: str, how: str) -> int:
         run_on(place)
     except (KeyboardInterrupt, Injected):
         return KILLED
+    except ArchiverError as error:
+        if how == "full" and "no space" in str(error).lower():
+            return KILLED
+        raise
     return 0
 
 

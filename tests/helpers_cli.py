@@ -210,10 +210,10 @@ class Place:
         """What `pyarchiver restore` does."""
         with Catalogue.open(self.archive, write=False) as catalogue:
             read_keys = unlock(catalogue, PASSWORD)
-            storage = open_storage(settings_of(catalogue))
-            return restore(
-                catalogue, storage, read_keys, destination, request or Request(), observer
-            )
+            with contextlib.closing(open_storage(settings_of(catalogue))) as storage:
+                return restore(
+                    catalogue, storage, read_keys, destination, request or Request(), observer
+                )
 
     def decrypt(self, source: Path, destination: Path, observer: Quiet) -> RestoreResult:
         """What `pyarchiver decrypt` does."""

@@ -102,7 +102,7 @@ def main(work: Path, last: int, when: str) -> None:
         patched(
             (LocalStorage, "put", lambda *arguments: transfers.put(*arguments)),
             (database.Transaction, "__exit__", lambda *arguments: commits(*arguments)),
-            (packer, "IN_FLIGHT_MAX", 12),
+            (packer, "IN_FLIGHT_MAX", max(12, packer.IN_FLIGHT_MAX)),
             (Packer, "add_block", lambda *arguments: transfers.add_block(*arguments)),
             (Packer, "finish", lambda *arguments: transfers.finish(*arguments)),
             (Courier, "send", lambda *arguments: transfers.send(*arguments)),

@@ -42,6 +42,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
 ]
 DRIVER = Path(__file__).with_name("crash_driver.py")
+EVERY = "PYARCHIVER_CRASH" in os.environ
+"""Whether to try every single call, as `make crash` does."""
 
 # Scenario, step, stride, ways to end a run there, and how often the step is reached at least.
 # `kill` is os._exit; `raise` is what Ctrl-C or a failing disk does: the program ends in order.
@@ -79,6 +81,20 @@ CASES = [
     ("twice", "stage", 1, "kill-after", 2),
     ("nothing", "abandon_run", 1, "kill-before kill-after raise-after", 1),
 ]
+
+# The same by calls of the system: of a few of them in turn, of all with `make crash`.
+CASES += [
+    ("first", "os.open", 30, "kill-before kill-after", 60),
+    ("first", "os.write", 9, "kill-before torn-before full-before", 40),
+    ("first", "os.fsync", 6, "kill-before kill-after full-before", 20),
+    ("first", "os.rename", 4, "kill-before kill-after", 9),
+    ("first", "os.unlink", 1, "kill-before kill-after", 1),
+    ("later", "os.write", 9, "torn-before full-before", 20),
+    ("later", "os.rename", 4, "kill-after", 4),
+    ("twice", "os.unlink", 2, "kill-before kill-after", 1),
+]
+if EVERY:
+    CASES = [(scenario, step, 1, ways, least) for scenario, step, _, ways, least in CASES]
 
 
 @pytest.mark.parametrize(
