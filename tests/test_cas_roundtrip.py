@@ -32,6 +32,7 @@ from helpers_cas import (
     tuned,
 )
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.intake import SPARSE_MIN
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.verify import verify
@@ -410,7 +411,8 @@ def blocks(root: Path, tree: Tree) -> dict[bytes, int]:
     return {
         path: os.stat(os.fsencode(root) + b"/" + path).st_blocks
         for path, seen in tree.items()
-        if seen.sparse
+        # Holes of smaller files are not worth an entry of their own.
+        if seen.sparse and len(seen.content) >= SPARSE_MIN
     }
 
 
