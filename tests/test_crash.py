@@ -84,14 +84,13 @@ CASES = [
 
 # The same by calls of the system: of a few of them in turn, of all with `make crash`.
 CASES += [
-    ("first", "os.open", 30, "kill-before kill-after", 60),
-    ("first", "os.write", 9, "kill-before torn-before full-before", 40),
-    ("first", "os.fsync", 6, "kill-before kill-after full-before", 20),
-    ("first", "os.rename", 4, "kill-before kill-after", 9),
+    ("first", "os.open", 40, "kill-before kill-after", 30),
+    ("first", "os.write", 16, "kill-before torn-before full-before", 16),
+    ("first", "os.fsync", 12, "kill-before full-before", 12),
+    ("first", "os.rename", 4, "kill-before kill-after", 4),
     ("first", "os.unlink", 1, "kill-before kill-after", 1),
-    ("later", "os.write", 9, "torn-before full-before", 20),
-    ("later", "os.rename", 4, "kill-after", 4),
-    ("twice", "os.unlink", 2, "kill-before kill-after", 1),
+    ("later", "os.write", 16, "torn-before full-before", 1),
+    ("later", "os.rename", 4, "kill-after", 1),
 ]
 if EVERY:
     CASES = [(scenario, step, 1, ways, least) for scenario, step, _, ways, least in CASES]
