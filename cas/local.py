@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pyarchiver.cas.durable import sync_folder
+from pyarchiver.cas.pace import Pace
 from pyarchiver.cas.pagecache import forget
 from pyarchiver.cas.storage import Checksums, Stored
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
@@ -37,6 +38,7 @@ class LocalStorage:
 
     uploads = 0
     atomic = True
+    pace = Pace(0)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from io import BufferedReader, FileIO
+from pathlib import Path
 
 # Seconds that may be caught up after a pause: a link that was idle is not owed a burst.
 _CREDIT = 0.25
@@ -34,3 +36,27 @@ class Pace:
         self._due = max(self._due, now - _CREDIT) + count / self.rate
         if self._due > now:
             self._sleep(self._due - now)
+
+    def reading(self, read: Callable[[memoryview], int]) -> Callable[[memoryview], int]:
+        """A function that reads into memory, at this pace."""
+
+        def paced(into: memoryview) -> int:
+            count = read(into)
+            self.spend(count)
+            return count
+
+        return paced
+
+
+class PacedFile(BufferedReader):
+    """A file that is read to be sent, at a pace."""
+
+    def __init__(self, path: Path, pace: Pace) -> None:
+        super().__init__(FileIO(path))
+        self._pace = pace
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        data = super().read(size)
+        self._pace.spend(len(data))
+        return data

@@ -21,6 +21,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from pyarchiver.cas.pace import Pace, PacedFile
 from pyarchiver.cas.profiles import Profile, Way
 from pyarchiver.cas.s3_errors import BROKEN, code_of, s3_errors, status_of
 from pyarchiver.cas.storage import Checksums, Heat, Stored
@@ -49,6 +50,7 @@ class S3Storage:
         self.spool: Path | None = None
         self.uploads = 3
         self.atomic = True
+        self.pace = Pace(0)
         self._url = url
         self._bucket, self._prefix = _taken_apart(url)
         self._options = options
@@ -57,8 +59,8 @@ class S3Storage:
         if options.get("addressing", "auto") not in _ADDRESSING:
             raise SettingsError(f"setting 'addressing' must be one of {', '.join(_ADDRESSING)}")
 
-    def __reduce__(self) -> tuple[type[S3Storage], tuple[str, Mapping[str, str], Profile]]:
-        return S3Storage, (self._url, self._options, self._profile)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return S3Storage, (self._url, self._options, self._profile), {"pace": self.pace}
 
     @cached_property
     def _client(self) -> Any:
@@ -150,7 +152,7 @@ class S3Storage:
         parsed = parse_name(name)
         sent = self._at(name) | self._class_of(parsed.kind if parsed else Kind.MANIFEST)
         try:
-            with spooled.open("rb") as body:
+            with PacedFile(spooled, self.pace) as body:
                 return self._put_new(sent, digest, body)
         except ClientError as error:
             if code_of(error) == _TAKEN:

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import paramiko
 
 from pyarchiver.cas import asking
+from pyarchiver.cas.pace import Pace
 from pyarchiver.cas.profiles import Profile, Way
 from pyarchiver.cas.sftp_client import Client, Download, Refused
 from pyarchiver.cas.sftp_login import Login, valid_host
@@ -54,12 +56,13 @@ class SftpStorage:
         self.profile = profile
         self.uploads = _checked(self.options)
         self.atomic = profile.rename
+        self.pace = Pace(0)
         self._host, self._port, self._user, self._folder = _parts(url)
         self._session: Client | None = None
         self._open: tuple[str, Download] | None = None
 
-    def __reduce__(self) -> tuple[type[SftpStorage], tuple[str, dict[str, str], Profile]]:
-        return SftpStorage, (self.url, self.options, self.profile)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SftpStorage, (self.url, self.options, self.profile), {"pace": self.pace}
 
     # The place
 
@@ -141,7 +144,7 @@ class SftpStorage:
     def _pour(self, session: Client, name: str, handle: bytes, spooled: Path, size: int) -> None:
         try:
             with _opened(spooled) as read:
-                session.pour(handle, read, size)
+                session.pour(handle, self.pace.reading(read), size)
         except Refused as error:
             if error.code not in {_FAILURE, *_FULL}:
                 raise

@@ -76,6 +76,9 @@ class Storage(Readable, Protocol):
     atomic: bool
     """Whether a put that was cut leaves nothing under its name, and can be made again."""
 
+    pace: Pace
+    """That of each upload: `put` spends on it what it sends. A disk needs none."""
+
     def prepare(self) -> None:
         """Create the place if need be, and prove that it can be written to. Idempotent."""
 
@@ -119,6 +122,7 @@ def open_storage(
     made again.
     """
     storage = _adapter(settings)
+    storage.pace = Pace(settings.upload_limit / max(1, storage.uploads))
     if settings.scheme != "file":
         from pyarchiver.cas.wrappers import Patient
 

@@ -38,6 +38,7 @@ class Wrapper:
         self.spool = inner.spool
         self.uploads = inner.uploads
         self.atomic = inner.atomic
+        self.pace = inner.pace
 
     def prepare(self) -> None:
         """Pass on."""

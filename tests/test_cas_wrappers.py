@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 
+import servers_s3
+import servers_sftp
 from helpers_cold import FakeClock
 from helpers_faults import Fault, Faulty
 from pyarchiver.cas import storage as storage_module
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.pace import Pace
+from pyarchiver.cas.profiles import PROFILES
+from pyarchiver.cas.s3 import S3Storage
 from pyarchiver.cas.settings import Settings
+from pyarchiver.cas.sftp import SftpStorage
 from pyarchiver.cas.storage import Storage, open_storage
 from pyarchiver.cas.wrappers import ATTEMPTS, Limited, Patient, ReadOnly, Whole
 from pyarchiver.formats.errors import MissingError, StorageError, TransientError
@@ -177,3 +182,34 @@ def test_what_the_settings_wrap(folder: LocalStorage, monkeypatch: pytest.Monkey
     assert kinds(open_storage(far)) == ["Limited", "Patient", "LocalStorage"]
     whole = replace(local, profile=replace(local.profile, ranges=False))
     assert kinds(open_storage(whole)) == ["Whole", "LocalStorage"]
+
+
+def test_the_upload_limit_is_shared_by_the_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = Settings("n", Path("/s"), "sftp://host/packs", upload_limit=9000)
+    storage = open_storage(far)
+    assert (storage.uploads, storage.pace.rate) == (3, 3000)
+    assert pickle.loads(pickle.dumps(storage)).inner.pace.rate == 3000
+
+
+@pytest.mark.parametrize("kind", ["sftp", "s3"])
+def test_uploads_keep_their_limit(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    storage: Storage
+    if kind == "sftp":
+        sshd: servers_sftp.Server = request.getfixturevalue("sshd_server")
+        storage = SftpStorage(sshd.url("paced"), sshd.options, PROFILES["sftp"])
+    else:
+        moto: servers_s3.Moto = request.getfixturevalue("moto_server")
+        moto.make_bucket()
+        url = f"s3://{servers_s3.BUCKET}/paced"
+        storage = S3Storage(url, moto.options, PROFILES["s3-standard"])
+    clock = FakeClock()
+    storage.pace = Pace(100_000, clock.now, clock.sleep)
+    (tmp_path / "spooled").write_bytes(CONTENT)
+    with closing(storage):
+        storage.prepare()
+        storage.put("paced", tmp_path / "spooled")
+        assert storage.size("paced") == len(CONTENT)
+    # Signatures of plain HTTP are made of the whole body: it is read twice then.
+    assert clock.slept >= len(CONTENT) / 100_000 - 0.3
