@@ -202,6 +202,10 @@ class Thawing(Generic[W]):
                 self._record(needed, now)
             self._later(needed, now)
             return
+        if self._only_reading_tells(row):
+            self._record(needed, now)
+            self._watch(needed, now + self._terms.delay, now)
+            return
         self._outstanding -= needed.row.size
         self._look(needed)
         if self._ready and self._ready[-1] is needed:
@@ -253,12 +257,18 @@ class Thawing(Generic[W]):
                     self._ready.append(needed)
                 else:
                     self._watch(needed, row.ready, now)
+            case Heat.COLD if self._only_reading_tells(row):
+                self._ready.append(needed)
             case Heat.COLD:
                 self._request(needed, now)
 
     def _may_be_readable(self, row: ThawRow, now: float) -> bool:
         """Whether a request still holds, where only reading shows it."""
         return self._terms.way == Way.READING and self._terms.holds(row.asked, None, now)
+
+    def _only_reading_tells(self, row: ThawRow | None) -> bool:
+        """Whether nobody knows if a thaw was asked for: the first read shows it, or asks."""
+        return self._terms.way == Way.READING and row is None and isinstance(self._records, Memory)
 
     def _request(self, needed: W, now: float) -> None:
         self._records.record_thaw(

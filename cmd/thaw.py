@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.console import Console, count_text, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.listing import time_text
 
@@ -43,8 +43,9 @@ def command(
     with Catalogue.open(archive, write=False) as catalogue:
         result = thaw(catalogue, Request(snapshot, exact, paths), console, max_cost)
     lines = [
-        f"{result.objects:,} objects, {size_text(result.size)}: {result.readable:,} can be read "
-        f"now, {result.under_way:,} are thawing, {result.asked:,} of them asked for just now"
+        f"{count_text(result.objects, 'object')}, {size_text(result.size)}: "
+        f"{result.readable:,} can be read now, {result.under_way:,} are thawing, "
+        f"{result.asked:,} of them asked for just now"
     ]
     if result.later:
         lines.append(f"{result.later:,} will be asked for as the others are fetched")

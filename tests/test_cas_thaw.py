@@ -16,9 +16,10 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.plan import Needed
 from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.profiles import WINDOW_SHARE, Terms, Way
+from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.restore import Approve, restore
 from pyarchiver.cas.storage import Heat
-from pyarchiver.cas.thaw import Thawing
+from pyarchiver.cas.thaw import Thawing, read_all
 from pyarchiver.cas.unlock import unlock
 from pyarchiver.formats.errors import ColdError, CostError
 from pyarchiver.formats.header import Kind
@@ -336,3 +337,28 @@ def test_without_an_engine_a_cold_object_is_a_failure(world: World) -> None:
     assert cold.storage.heat(cold.packs()[0]) == Heat.COLD
     with pytest.raises(ColdError):
         cold.storage.get_into(cold.packs()[0], 0, memoryview(bytearray(1)))
+
+
+def test_without_a_catalogue(cold: Cold) -> None:
+    """Objects of a listing, by calls that know nothing of each other: asked for once."""
+    read: list[str] = []
+
+    def fetch(name: str) -> None:
+        cold.storage.get_into(name, 0, memoryview(bytearray(10)))
+        read.append(name)
+
+    def attempt() -> None:
+        objects = [stored for stored in cold.storage.list() if stored.name in cold.packs()]
+        read_all(cold.storage, cold.terms, objects, fetch, Quiet(), clock=cold.clock)
+
+    with closing(cold.storage):
+        for _ in range(2):
+            with pytest.raises(
+                ColdError, match=r"\d+ objects are thawing, the first until about 20"
+            ):
+                attempt()
+        assert not read
+        cold.clock.time += cold.storage.delay + 1
+        attempt()
+    assert sorted(read) == sorted(cold.packs())
+    cold.asked_once()
