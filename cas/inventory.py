@@ -56,6 +56,10 @@ class Inventory(Versions):
             )
             self._db.execute("UPDATE objects SET name = ? WHERE id = ?", (name, object_row))
 
+    def abandon(self, name: str) -> None:
+        """Note a name that a cut put left, within a transaction of the caller."""
+        self._db.execute("INSERT OR IGNORE INTO abandoned VALUES (?)", (name,))
+
     def abandoned(self) -> list[str]:
         """Names under which cut puts may have left something."""
         return [name for (name,) in self._db.execute("SELECT name FROM abandoned ORDER BY name")]

@@ -186,9 +186,14 @@ class _Recovery:
         return list(self._listing.packs.values())[:1]
 
     def _keep_name(self, name: str, stored: Stored, state: int) -> None:
-        """Of an object that is not read only this is known, and that it is no other's."""
+        """Of an object that is not read its name is known, and that it is no other's."""
         parsed = self._listing.parsed[name]
-        if self._catalogue.object_by_id(parsed.object_id) is None:
+        if self._catalogue.state_of(name) is not None:
+            return
+        if self._catalogue.object_by_id(parsed.object_id) is not None:
+            # A put was cut, and the object sent again under another name: this is what it left.
+            self._catalogue.abandon(name)
+        else:
             new = NewObject(
                 parsed.object_id, name, parsed.kind, parsed.number, 0, stored.size or 0, b"", b""
             )
@@ -239,12 +244,17 @@ class _Recovery:
 
     def _pack(self, name: str) -> None:
         stock = take_stock(self._folder, [name], self._keyring, self._observer)
-        with self._catalogue.transaction():
-            for found in stock.packs.values():
-                if found.name == name:
-                    self._job.pack(found, hash_object(self._folder.raw, name))
-                else:
-                    self._observer.problem(f"{name} is {found.name}: rename it so; left out")
+        for found in stock.packs.values():
+            blake3 = hash_object(self._folder.raw, name)
+            row = self._catalogue.object_by_id(found.header.object_id)
+            if row is not None and row.name != name and row.blake3 == blake3:
+                # It was sent again under this name, after a put that was cut.
+                self._catalogue.rename_object(row.id, name)
+            elif found.name == name:
+                with self._catalogue.transaction():
+                    self._job.pack(found, blake3)
+            else:
+                self._observer.problem(f"{name} is {found.name}: rename it so; left out")
         self._folder.close()
         (self._path.parent / name).unlink()
 
@@ -279,11 +289,15 @@ class _Recovery:
         """Chunks of the packs that are there: what others held is sent again. Returns those."""
         missing = 0
         for row in self._catalogue.objects(Kind.PACK):
-            if row.name in self._listing.packs:
+            stored = self._listing.packs.get(row.name)
+            if stored and stored.size in (None, row.size):
                 self._catalogue.add_chunks(row.id, self._catalogue.indexes(row.id))
             else:
                 missing += 1
-                self._observer.problem(f"object {row.name} is missing")
+                what = (
+                    f"has {stored.size:,} bytes, {row.size:,} were sent" if stored else "is missing"
+                )
+                self._observer.problem(f"object {row.name} {what}")
         return missing
 
     def _set_settings(self, given: Settings, *, from_ini: bool) -> None:

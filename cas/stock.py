@@ -140,8 +140,13 @@ def _sort_in(
         observer.notice(f"{file}: the same object as {twin.file}")
         other = open_object(folder.raw, twin.file, lambda _: stock.keys)
         assert other is not None
-        if opened.opener.sound_segments() > other.opener.sound_segments():
+        if _soundness(opened) > _soundness(other):
             place[name] = found
+
+
+def _soundness(opened: OpenObject) -> tuple[int, bool]:
+    """Which copy is the better one: its segments, and both of its headers."""
+    return opened.opener.sound_segments(), not opened.notices
 
 
 def _written(found: Found) -> tuple[int, int]:

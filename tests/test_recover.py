@@ -41,7 +41,7 @@ from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
 from pyarchiver.formats.errors import ArchiverError, ColdError
-from pyarchiver.formats.names import parse_name
+from pyarchiver.formats.names import another_name, parse_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 VECTORS = Path(__file__).with_name("vectors")
@@ -543,6 +543,33 @@ def test_names_that_the_storage_made_up(place: Place) -> None:
     assert observer.problems
     for what in ("versions", "packs", "chunks", "head"):
         assert ours[what] == theirs[what], what
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_objects_that_were_sent_again_under_another_name(place: Place, cut: bool) -> None:
+    """After puts that were cut, with and without what those left under the first names."""
+    pack, manifest = place.objects("p")[0], place.objects("m")[-1]
+    with Catalogue.open(place.archive, write=True) as catalogue:
+        for path in (pack, manifest):
+            new = place.storage / another_name(path.name)
+            path.rename(new)
+            (row,) = [row for row in catalogue.objects() if row.name == path.name]
+            catalogue.rename_object(row.id, new.name)
+            if cut:
+                path.write_bytes(new.read_bytes()[:-500])
+    before = lost(place)
+    _, observer = recovered(place)
+    assert not observer.problems
+    ours, theirs = said_by(place.archive), said_by(before)
+    for what in ("versions", "paths", "packs", "runs", "head"):
+        assert ours[what] == theirs[what], what
+    move_in(place)
+    done = place.resume()
+    assert (done.snapshot, done.new) == (RUNS, False)
+    assert clean(place) == []
+    out = Quiet()
+    place.restore(place.work / "out", out)
+    assert not out.problems
 
 
 # Refusals, and going on
