@@ -18,11 +18,12 @@ import measure
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import Batch, NewObject
 from pyarchiver.formats.header import Kind
-from pyarchiver.formats.payload import CHUNK_ID_SIZE, Index, Placed, Type
+from pyarchiver.formats.payload import CHUNK_ID_SIZE, FRAME_SIZE, Index, Placed, Type
 from tools import PROGRAM, Job
 
 # Photos at the default settings: 232 MiB in chunks of 470 KB.
-_PACK_CHUNKS = 500
+_PACK_BLOCKS, _BLOCK_CHUNKS = 29, 17
+_PACK_CHUNKS = _PACK_BLOCKS * _BLOCK_CHUNKS
 _CHUNK = 470_000
 _HEADER = 2048
 _FOLDER_FILES = 100
@@ -40,10 +41,14 @@ def make_tree(folder: Path, files: int) -> None:
 def add_packs(catalogue: Catalogue, chunks: int) -> None:
     """Packs of chunks that never were, each with its two commits, as if a manifest named them."""
     for number in range(-(-chunks // _PACK_CHUNKS)):
-        size = _PACK_CHUNKS * _CHUNK
-        block = Placed(Type.BLOCK, 100, size, _PACK_CHUNKS)
+        block = _BLOCK_CHUNKS * _CHUNK
+        size = _PACK_BLOCKS * block
+        records = tuple(
+            Placed(Type.BLOCK, at * (block + FRAME_SIZE), block, _BLOCK_CHUNKS)
+            for at in range(_PACK_BLOCKS)
+        )
         ids = os.urandom(_PACK_CHUNKS * CHUNK_ID_SIZE)
-        index = Index((block,), (_CHUNK,) * _PACK_CHUNKS, ids).encode()
+        index = Index(records, (_CHUNK,) * _PACK_CHUNKS, ids).encode()
         new = NewObject(
             os.urandom(16), f"made-up-{number}", Kind.PACK, 0, 1, size, os.urandom(32),
             os.urandom(_HEADER), (index,),
