@@ -17,7 +17,9 @@ from pathlib import Path
 import measure
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import Batch, NewObject
-from pyarchiver.formats.header import Kind
+from pyarchiver.formats.aead import AEGIS256
+from pyarchiver.formats.header import Kind, new_header
+from pyarchiver.formats.names import object_name
 from pyarchiver.formats.payload import CHUNK_ID_SIZE, FRAME_SIZE, Index, Placed, Type
 from tools import PROGRAM, Job
 
@@ -25,7 +27,6 @@ from tools import PROGRAM, Job
 _PACK_BLOCKS, _BLOCK_CHUNKS = 29, 17
 _PACK_CHUNKS = _PACK_BLOCKS * _BLOCK_CHUNKS
 _CHUNK = 470_000
-_HEADER = 2048
 _FOLDER_FILES = 100
 
 
@@ -40,7 +41,7 @@ def make_tree(folder: Path, files: int) -> None:
 
 def add_packs(catalogue: Catalogue, chunks: int) -> None:
     """Packs of chunks that never were, each with its two commits, as if a manifest named them."""
-    for number in range(-(-chunks // _PACK_CHUNKS)):
+    for _ in range(-(-chunks // _PACK_CHUNKS)):
         block = _BLOCK_CHUNKS * _CHUNK
         size = _PACK_BLOCKS * block
         records = tuple(
@@ -49,9 +50,11 @@ def add_packs(catalogue: Catalogue, chunks: int) -> None:
         )
         ids = os.urandom(_PACK_CHUNKS * CHUNK_ID_SIZE)
         index = Index(records, (_CHUNK,) * _PACK_CHUNKS, ids).encode()
+        header, _ = new_header(AEGIS256, catalogue.keys, catalogue.slots, Kind.PACK)
+        name = object_name(header.archive_id, Kind.PACK, 0, header.object_id)
         new = NewObject(
-            os.urandom(16), f"made-up-{number}", Kind.PACK, 0, 1, size, os.urandom(32),
-            os.urandom(_HEADER), (index,),
+            header.object_id, name, Kind.PACK, 0, 1, size, os.urandom(32),
+            header.raw, (index,),
         )  # fmt: skip
         row = catalogue.stage(new, Batch(), lambda: None)
         catalogue.stored(row)

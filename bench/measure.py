@@ -29,7 +29,7 @@ class Measured:
 def run(command: list[str], environment: Mapping[str, str], folder: Path) -> Measured:
     """Run a command in a folder, after what others wrote has reached the disk.
 
-    Raises CalledProcessError, with what it printed, where it fails.
+    Ends the program with what the command printed, where it fails.
     """
     os.sync()
     log = folder / "output.log"
@@ -45,7 +45,7 @@ def run(command: list[str], environment: Mapping[str, str], folder: Path) -> Mea
         peak = watch.stop() or used.ru_maxrss * 1024
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, log.read_bytes())
+        raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text(errors='replace')}")
     return Measured(wall, used.ru_utime + used.ru_stime, peak)
 
 
