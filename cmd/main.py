@@ -12,10 +12,12 @@ import io
 import os
 import signal
 import sys
+from functools import cache
 from types import FrameType
 
 import click
 
+from pyarchiver.cas import asking
 from pyarchiver.cmd.exits import MEANING, Exit, exit_of
 from pyarchiver.formats.errors import ArchiverError
 
@@ -171,8 +173,17 @@ def _explain(error: BaseException) -> tuple[str, Exit]:
     return f"unexpected {kind}: {error} ({hint})", Exit.FAILED
 
 
+@cache
+def _ask(what: str, variable: str) -> str:
+    """A secret that a storage needs: asked for once, however often the storage is opened."""
+    from pyarchiver.cmd.secrets import ask
+
+    return ask(what, variable)
+
+
 def main() -> None:
     """Entry point of the console script."""
+    asking.ask = _ask
     interrupt = _Interrupter()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
