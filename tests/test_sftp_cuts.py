@@ -10,7 +10,6 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from blake3 import blake3
 
 import servers_sftp as sftp
@@ -24,9 +23,6 @@ from pyarchiver.cas.rows import STORED
 from pyarchiver.cas.settings import OPTIONS
 from pyarchiver.cas.sftp import SftpStorage
 from pyarchiver.cas.wrappers import Patient
-from pyarchiver.cmd.exits import Exit
-from pyarchiver.cmd.main import run
-from pyarchiver.cmd.secrets import PASSWORD_VARIABLE
 
 CUTS = int(os.environ.get("PYARCHIVER_CUTS", "8"))
 SIZES = Sizes(pack=400 << 10, block=128 << 10)
@@ -59,15 +55,6 @@ def test_connections_cut_in_put_get_and_list(sshd_server: sftp.Server, tmp_path:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == stored
 
 
-def recovered_names(folder: Path, archive: Path) -> tuple[set[str], set[str]]:
-    """Names of objects, and those that are spent, as `recover` finds them in the storage."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(PASSWORD_VARIABLE, PASSWORD)
-        assert run(["recover", folder.as_uri(), str(archive)]) == Exit.DONE
-    with Catalogue.open(archive, write=False) as catalogue:
-        return {row.name for row in catalogue.objects()}, set(catalogue.abandoned())
-
-
 def test_uploads_cut_behind_a_gateway(tmp_path: Path) -> None:
     """Where nothing can be renamed: names whose put was cut are spent, known, and cleared."""
     chance = random.Random(CUTS)
@@ -97,8 +84,6 @@ def test_uploads_cut_behind_a_gateway(tmp_path: Path) -> None:
             assert blake3((folder / row.name).read_bytes()).digest() == row.blake3
         assert abandoned
         assert set(os.listdir(folder)) - names <= abandoned
-        recovered = recovered_names(folder, tmp_path / "made anew.archive")
-        assert recovered == (names, set(os.listdir(folder)) - names)
 
         assert not place.resume().new
         assert set(os.listdir(folder)) == names
