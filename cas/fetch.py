@@ -23,7 +23,7 @@ from pyarchiver.formats.errors import (
     SettingsError,
     StorageError,
 )
-from pyarchiver.formats.header import Kind
+from pyarchiver.formats.header import HEADER_MAX, Kind, parse_front
 from pyarchiver.formats.names import ObjectName, parse_name
 
 _BUFFER = 4 << 20
@@ -95,13 +95,22 @@ def _opens(storage: Storage, keyring: Keyring, listing: Listing) -> bool:
     newest = sorted(listing.log.values(), key=lambda s: listing.parsed[s.name].number, reverse=True)
     for stored in newest or listing.packs.values():
         try:
-            if open_object(storage, stored.name, keyring.keys, stored.size):
+            if _is_opened(storage, keyring, stored):
                 return True
         except ColdError:
             return True
         except (FormatError, StorageError):
             continue
     return False
+
+
+def _is_opened(storage: Storage, keyring: Keyring, stored: Stored) -> bool:
+    if stored.size is not None:
+        return open_object(storage, stored.name, keyring.keys, stored.size) is not None
+    # Without its size only the header in front can be found.
+    front = bytearray(HEADER_MAX)
+    count = storage.get_into(stored.name, 0, memoryview(front))
+    return keyring.keys(parse_front(bytes(front[:count]))) is not None
 
 
 class Fetcher:
