@@ -275,9 +275,20 @@ class Thawing(Generic[W]):
             needed.row.id, ThawRow(now, now + self._terms.delay, None, confirmed=False)
         )
         self._storage.thaw(needed.row.name, self._terms.days, self._terms.tier)
+        if self._terms.way == Way.READING and self._can_be_read(needed):
+            # Somebody else asked, or this is a catalogue made anew.
+            self._records.record_thaw(needed.row.id, ThawRow(now, now, None))
+            self._ready.append(needed)
+            return
         self._record(needed, now)
         self.asked += 1
         self._watch(needed, now + self._terms.delay, now)
+
+    def _can_be_read(self, needed: W) -> bool:
+        try:
+            return self._storage.get_into(needed.row.name, 0, memoryview(bytearray(1))) > 0
+        except ColdError:
+            return False
 
     def _record(self, needed: W, now: float) -> None:
         self._records.record_thaw(needed.row.id, ThawRow(now, now + self._terms.delay, None))

@@ -256,11 +256,11 @@ def test_what_is_warm_is_read_at_once(world: World) -> None:
     assert not set(cold.storage.requests) & cold.storage.warm
 
 
-def test_what_others_thawed_is_not_asked_for(world: World) -> None:
-    cold = Cold(world, Way.REQUEST)
+def test_what_others_thawed_is_not_asked_for(cold: Cold) -> None:
     for name in cold.packs():
         cold.storage.thaw(name, 1, "")
-    assert cold.restore().waiting == len(cold.packs())
+    if not cold.storage.blind:
+        assert cold.restore().waiting == len(cold.packs())
     cold.clock.time += cold.storage.delay + 1
     assert cold.restore().waiting == 0
     cold.check()

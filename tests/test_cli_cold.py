@@ -234,10 +234,11 @@ class Mortal(ColdFolder):
         self.left -= 1
         if not self.left and not self.late:
             raise Killed
-        done = action()
-        if not self.left:
-            raise Killed
-        return done
+        try:
+            return action()
+        finally:
+            if not self.left:
+                raise Killed
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])

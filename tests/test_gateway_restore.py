@@ -50,10 +50,11 @@ class Mortal(Wrapper):
         self._left[0] -= 1
         if not self._left[0] and not self._late:
             raise Killed
-        done = action()
-        if not self._left[0]:
-            raise Killed
-        return done
+        try:
+            return action()
+        finally:
+            if not self._left[0]:
+                raise Killed
 
 
 class Tape(Job):
