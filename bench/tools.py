@@ -168,6 +168,6 @@ TOOLS = (
     Tool("borg", ["borg", "--version"], _borg),
     Tool("casync", ["casync", "--version"], _casync),
     Tool("zpaq -m1", ["zpaq"], _zpaq),
-    Tool("tar, zstd -T0", ["zstd", "--version"], _tar),
+    Tool("tar + zstd -T0", ["zstd", "--version"], _tar),
     Tool("cp -a", ["cp", "--version"], _cp),
 )
