@@ -164,7 +164,7 @@ def rclone(work: Path) -> Iterator[Server]:
     command: list[str | Path] = [
         RCLONE, "serve", "sftp", folder, "--config", os.devnull, "--addr", f"127.0.0.1:{port}",
         "--key", keys.host, "--authorized-keys", f"{keys.user}.pub", "--user", USER,
-        "--pass", LOGIN, "--vfs-cache-mode", "off", "--dir-cache-time", "0s",
+        "--pass", LOGIN, "--vfs-cache-mode", "off", "--dir-cache-time", "10ms",
         "--cache-dir", work / "cache",
     ]  # fmt: skip
     with running(command, port, work / "log"):
