@@ -23,6 +23,8 @@ from pyarchiver.formats.errors import StorageError, TransientError
 
 # Attempts at one call: with the pauses between them it may take a quarter of an hour.
 ATTEMPTS = 20
+# Attempts before anything has begun: whoever mistyped a host wants to know soon.
+FIRST_ATTEMPTS = 6
 _PAUSE_MAX = 60.0
 # Read at once under a limit: long reads would come in bursts.
 _SLICE = 256 << 10
@@ -103,17 +105,18 @@ class Patient(Wrapper):
             sleep=sleep,
             reraise=True,
         )
+        self._retrying_briefly = self._retrying.copy(stop=stop_after_attempt(FIRST_ATTEMPTS))
 
     def __reduce__(self) -> tuple[type[Patient], tuple[Storage]]:
         return Patient, (self.inner,)
 
     def prepare(self) -> None:
-        """Until it is done."""
-        self._retrying(self.inner.prepare)
+        """Until it is done, or fails again and again."""
+        self._retrying_briefly(self.inner.prepare)
 
     def check(self) -> None:
-        """Until it is answered."""
-        self._retrying(self.inner.check)
+        """Until it is answered, or fails again and again."""
+        self._retrying_briefly(self.inner.check)
 
     def put(self, name: str, spooled: Path) -> Checksums:
         """Until it is there: a put of unknown outcome is found there, or made again."""

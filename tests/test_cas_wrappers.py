@@ -23,7 +23,7 @@ from pyarchiver.cas.s3 import S3Storage
 from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.sftp import SftpStorage
 from pyarchiver.cas.storage import Storage, open_storage
-from pyarchiver.cas.wrappers import ATTEMPTS, Limited, Patient, ReadOnly, Whole
+from pyarchiver.cas.wrappers import ATTEMPTS, FIRST_ATTEMPTS, Limited, Patient, ReadOnly, Whole
 from pyarchiver.formats.errors import MissingError, StorageError, TransientError
 
 CONTENT = bytes(range(256)) * 4096
@@ -83,6 +83,16 @@ def test_in_the_end_it_gives_up(folder: LocalStorage) -> None:
         Patient(faulty, sleep=clock.sleep).size("there")
     faulty.fired()
     assert 60 < clock.slept < 1800
+
+
+@pytest.mark.parametrize("method", ["check", "prepare"])
+def test_whether_anybody_is_there_is_soon_known(folder: LocalStorage, method: str) -> None:
+    clock = FakeClock()
+    faulty = Faulty(folder, *(Fault(method, number + 1, LOST) for number in range(FIRST_ATTEMPTS)))
+    with pytest.raises(TransientError, match="the moon"):
+        CALLS[method](Patient(faulty, sleep=clock.sleep))
+    faulty.fired()
+    assert 0 < clock.slept < 60
 
 
 @pytest.mark.parametrize("error", [StorageError("no"), MissingError("no"), KeyboardInterrupt()])
