@@ -9,6 +9,7 @@ what is fast: an object is read whole into memory.
 import hashlib
 import hmac
 import os
+import re
 import struct
 import sys
 import unicodedata
@@ -34,6 +35,7 @@ from nacl.exceptions import CryptoError
 MIB = 1 << 20
 TOP = 2**62 - 1
 MAGIC, END_MAGIC = bytes.fromhex("8950594152430d0a"), bytes.fromhex("0a0d435241595089")
+KIT = re.compile(r"[0-9a-f]{12}-kit-[0-9a-f]{32}\.zip")
 TAGS = {"aegis256": 32, "xchacha20poly1305": 16}
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 PACK, MANIFEST, CHECKPOINT = 1, 2, 3
@@ -782,6 +784,8 @@ class Archive:
         self.notices: list[str] = []
         self.objects: list[Object] = []
         for path in sorted(folder.iterdir()):
+            if KIT.fullmatch(path.name):
+                continue
             try:
                 found = Object(path.name, path.read_bytes(), ring)
                 self.objects.append(found)

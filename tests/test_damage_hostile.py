@@ -163,6 +163,14 @@ def _hostile(
     return observer
 
 
+def _kinds(out: Path) -> list[str]:
+    """All that is below a folder: links end in @, folders in /."""
+    return sorted(
+        str(path.relative_to(out)) + ("@" if path.is_symlink() else "/" if path.is_dir() else "")
+        for path in out.rglob("*")
+    )
+
+
 OUTSIDE = {
     "parent": b"../x",
     "parent's folder": b"../outside/folder",
@@ -204,26 +212,29 @@ def test_paths_that_lead_elsewhere(tmp_path: Path, path: bytes, kind: str) -> No
 
 
 def test_a_link_and_a_file_below_it(tmp_path: Path) -> None:
-    """Whichever of the two is made, the file is not written through the link."""
+    """Both are made, the older as `x~N`: the file is never written through the link."""
     forger = Forger()
     link = Node(EntryKind.SYMLINK, 0o777, 1, link=os.fsencode(tmp_path / "outside"))
     folder = Node(EntryKind.FOLDER, 0o777, 12345)
-    for number, entries in enumerate(
-        [
-            [(b"a", link), (b"a/b", forger.file((1, OTHER)))],
-            [(b"a/b", forger.file((1, OTHER))), (b"a", link)],
-            [(b"a", link), (b"a/own", forger.file((1, OTHER)))],
+    cases: list[tuple[list[tuple[bytes, Node]], list[str]]] = [
+        ([(b"a", link), (b"a/b", forger.file((1, OTHER)))], ["a/", "a/b", "a~1@"]),
+        ([(b"a/b", forger.file((1, OTHER))), (b"a", link)], ["a@", "a~1/", "a~1/b"]),
+        ([(b"a", link), (b"a/own", forger.file((1, OTHER)))], ["a/", "a/own", "a~1@"]),
+        (
             [(b"a", link), (b"a/b", link), (b"a/folder", folder)],
-            [(b"a", link), (b"a/folder", folder)],
-            [(b"a", folder), (b"a/folder", folder), (b"a", link)],
-        ]
-    ):
+            ["a/", "a/b@", "a/folder/", "a~1@"],
+        ),
+        ([(b"a", link), (b"a/folder", folder)], ["a/", "a/folder/", "a~1@"]),
+        ([(b"a", folder), (b"a/folder", folder), (b"a", link)], ["a@", "a~1/", "a~1/folder/"]),
+    ]
+    for number, (entries, restored) in enumerate(cases):
         place = tmp_path / str(number)
         place.mkdir()
         link = link._replace(link=os.fsencode(place / "outside"))
         entries = [(path, link if n.kind == EntryKind.SYMLINK else n) for path, n in entries]
         observer = _hostile(place, forger, *entries)
-        assert observer.problems or number == 5
+        assert not observer.problems
+        assert _kinds(place / "out") == [*restored, "good"]
 
 
 def test_the_new_name_of_an_older_state_is_taken_by_a_link(tmp_path: Path) -> None:
@@ -247,7 +258,11 @@ def test_a_file_that_is_a_folder_too(tmp_path: Path) -> None:
         (b"c/b", forger.file((1, OTHER), 4096, (0, GOOD))),
         (b"c", forger.file((1, OTHER))),
     )  # fmt: skip
-    assert observer.problems
+    assert not observer.problems
+    out = tmp_path / "out"
+    assert _kinds(out) == ["a/", "a/b", "a~1", "c", "c~1/", "c~1/b", "good"]
+    assert (out / "a~1").read_bytes() == (out / "c~1" / "b").read_bytes() != OTHER
+    assert (out / "a" / "b").read_bytes() == (out / "c").read_bytes() == OTHER
 
 
 CONTENT: dict[str, Callable[[Forger], Node]] = {
