@@ -17,7 +17,6 @@ from types import FrameType
 
 import click
 
-from pyarchiver.cas import asking
 from pyarchiver.cmd.exits import MEANING, Exit, exit_of
 from pyarchiver.formats.errors import ArchiverError
 
@@ -103,6 +102,9 @@ def cli() -> None:
       pyarchiver bench ~/Photos
       pyarchiver update photos.archive
     """
+    from pyarchiver.cas import asking
+
+    asking.ask = _ask
 
 
 class _Interrupter:
@@ -183,7 +185,6 @@ def _ask(what: str, variable: str) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
-    asking.ask = _ask
     interrupt = _Interrupter()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
