@@ -24,6 +24,7 @@ from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import Remaining
 from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.storage import Storage, open_storage
+from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import MissingError, StorageError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import parse_name, tag_of
@@ -89,14 +90,14 @@ class _Deletion:
         doubtful = len(names) > 1 or (names and not self._catalogue.being_deleted)
         if doubtful and not any(map(self._exists, self._remaining)):
             raise StorageError(
-                f"none of the {len(names):,} objects is in the storage {self._catalogue.url}: is "
-                "its disk mounted? nothing was deleted; if they are gone for good, remove "
-                f"{self._catalogue.path} itself"
+                f"none of {count_text(len(names), 'object')} is in the storage "
+                f"{self._catalogue.url}: is its disk mounted? nothing was deleted; if they are "
+                f"gone for good, remove {self._catalogue.path} itself"
             )
         if unlisted:
             observer.notice(
-                f"left in the storage: {len(unlisted):,} objects of this archive that are not in "
-                f"its catalogue, such as {min(unlisted)}"
+                f"left in the storage, not in the catalogue: {count_text(len(unlisted), 'object')} "
+                f"of this archive, such as {min(unlisted)}"
             )
 
     def run(self, observer: Observer) -> DeleteResult:
@@ -114,7 +115,8 @@ class _Deletion:
         self._clear_spool()
         self._catalogue.end_deletion()
         if missing:
-            observer.notice(f"{missing:,} of {len(self._remaining):,} objects were gone already")
+            of = count_text(len(self._remaining), "object")
+            observer.notice(f"gone already: {missing:,} of {of}")
         return DeleteResult(len(self._remaining), size, missing)
 
     def _exists(self, row: Remaining) -> bool:

@@ -16,6 +16,7 @@ from pyarchiver.cas.profiles import HOUR, Terms, Way
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.storage import Storage, Stored
 from pyarchiver.cas.thaw import read_all
+from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring, refusal
 from pyarchiver.formats.errors import (
     ColdError,
@@ -173,9 +174,8 @@ class Fetcher:
                 budget -= stored.size or 0
         if cold:
             when = _in_words(self._terms.delay)
-            raise ColdError(
-                f"{cold:,} objects are cold and were asked for: run it again{when}, it goes on"
-            )
+            told = count_text(cold, "object is cold and was", "objects are cold and were")
+            raise ColdError(f"{told} asked for: run it again{when}, it goes on")
 
     def _copy(self, name: str, file: Path) -> None:
         part = file.with_name(file.name + PART)
@@ -192,4 +192,4 @@ class Fetcher:
 
 def _in_words(seconds: float) -> str:
     """When to come back, in words; empty where nobody knows."""
-    return f" in about {seconds / HOUR:.0f} hours" if seconds else ""
+    return f" in about {count_text(round(seconds / HOUR), 'hour')}" if seconds else ""

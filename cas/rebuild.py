@@ -25,6 +25,7 @@ from pyarchiver.cas.objects import (
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import STORED, Batch, Head, NewObject, VersionRow, split
 from pyarchiver.cas.stock import Found, Stock, take_stock
+from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
 from pyarchiver.formats import header as headers
 from pyarchiver.formats.entry import Entry, encode_node
@@ -264,7 +265,8 @@ class Rebuild:
         """Bring the entries that were read into the catalogue."""
         left_out = self._catalogue.add_versions(self._batch, self._branch)
         if left_out:
-            self._observer.problem(f"{left_out} entries of too many forks are left out")
+            entries = count_text(left_out, "entry", "entries")
+            self._observer.problem(f"left out: {entries} of too many forks")
         self._batch = Batch()
 
 

@@ -31,6 +31,7 @@ from pyarchiver.cas.rows import STORED, UNREAD, Head, NewObject
 from pyarchiver.cas.settings import Settings, parse, recovered
 from pyarchiver.cas.stock import take_stock
 from pyarchiver.cas.storage import Storage, Stored
+from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
 from pyarchiver.formats.errors import ArchiverError, CatalogueError, SettingsError
 from pyarchiver.formats.header import Kind
@@ -229,7 +230,7 @@ class _Recovery:
                     self._keep_name(stored.name, stored, UNREAD)
             if unlisted:
                 self._observer.problem(
-                    f"{len(unlisted):,} packs are in no manifest and were not read, such as "
+                    f"{count_text(len(unlisted), 'pack')} in no manifest and not read, such as "
                     f"{unlisted[0].name}: what only they hold is not recovered"
                 )
             return
@@ -294,9 +295,9 @@ class _Recovery:
                 self._catalogue.add_chunks(row.id, self._catalogue.indexes(row.id))
             else:
                 missing += 1
-                what = (
-                    f"has {stored.size:,} bytes, {row.size:,} were sent" if stored else "is missing"
-                )
+                what = "is missing"
+                if stored:
+                    what = f"has {count_text(stored.size or 0, 'byte')}, {row.size:,} were sent"
                 self._observer.problem(f"object {row.name} {what}")
         return missing
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pyarchiver.cas.folder import ObjectFolder
 from pyarchiver.cas.objects import OpenObject, open_object, read_about
 from pyarchiver.cas.progress import Observer
+from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring, refusal
 from pyarchiver.formats.errors import (
     AccessError,
@@ -78,8 +79,8 @@ def take_stock(
     best = max(found.values(), key=lambda stock: len(stock.packs) + len(stock.log))
     for stock in found.values():
         if stock is not best:
-            count = len(stock.packs) + len(stock.log)
-            observer.problem(f"{count} objects of another archive with this password: skipped")
+            objects = count_text(len(stock.packs) + len(stock.log), "object")
+            observer.problem(f"{objects} of another archive with this password: skipped")
     return best
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.storage import Storage, Stored
+from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import CatalogueError, StorageError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import parse_name, tag_of
@@ -56,7 +57,8 @@ def old_copy(catalogue: Catalogue, unknown: list[str]) -> str:
     if newest:
         told += f", the storage has manifest {newest}"
     return (
-        f"{catalogue.path} is an old copy: {len(unknown):,} objects of its archive are in the "
-        f"storage that it does not know, such as {unknown[0]} ({told}). use the newest copy, or "
-        f"make one: pyarchiver recover {catalogue.url} NEW.archive"
+        f"{catalogue.path} is an old copy: it does not know "
+        f"{count_text(len(unknown), 'object')} of its archive in the storage, such as {unknown[0]} "
+        f"({told}). use the newest copy, or make one: "
+        f"pyarchiver recover {catalogue.url} NEW.archive"
     )

@@ -29,6 +29,7 @@ from pyarchiver.cas.profiles import Terms, Way
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import ThawRow
 from pyarchiver.cas.storage import Heat, Storage, Stored
+from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import ColdError, MissingError
 
 # A machine that was asleep finds out soon what the time is.
@@ -155,7 +156,8 @@ class Thawing(Generic[W]):
         while self._pending and self._fits(self._pending[0]):
             self._look(self._pending.popleft())
         if self.asked > before:
-            self._observer.notice(f"asked for the thaw of {self.asked - before:,} objects")
+            asked = count_text(self.asked - before, "object")
+            self._observer.notice(f"asked for the thaw of {asked}")
 
     def next(self) -> W | None:
         """An object that can be read now; None where there is none (yet). See `waiting`."""
@@ -305,7 +307,7 @@ class Thawing(Generic[W]):
         count, _, _ = self.waiting()
         if count != self._told:
             self._told = count
-            self._observer.notice(f"waiting for {count:,} objects to thaw")
+            self._observer.notice(f"waiting for {count_text(count, 'object')} to thaw")
 
     def _watch(self, needed: W, ready: float, now: float) -> None:
         """Look again when it should be readable, and overdue ones at the interval of the terms.
@@ -366,7 +368,8 @@ def read_all(
     thawing.each(lambda found: read(found.name))
     count, _, due = thawing.waiting()
     if count:
-        raise ColdError(f"{count:,} objects are thawing{when(due)}: run it again then")
+        told = count_text(count, "object is", "objects are")
+        raise ColdError(f"{told} thawing{when(due)}: run it again then")
 
 
 def when(due: float | None) -> str:

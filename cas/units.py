@@ -1,4 +1,4 @@
-"""Sizes and times as ini files and options give them, to numbers and back."""
+"""Sizes and times as ini files and options give them, to numbers and back; counts of things."""
 
 from __future__ import annotations
 
@@ -43,3 +43,8 @@ def duration_text(seconds: float) -> str:
         unit for unit in ("d", "h", "min", "s") if unit == "s" or not seconds % _TIMES[unit]
     )
     return f"{seconds / _TIMES[unit]:g} {unit}"
+
+
+def count_text(count: int, one: str, many: str = "") -> str:
+    """A number of things: `1 file`, `1,200 files`; `many` where that is not `one` and an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -25,6 +25,7 @@ from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import STAGED, STORED, UNREAD, Expected
 from pyarchiver.cas.storage import Heat, Storage, Stored
 from pyarchiver.cas.survey import old_copy
+from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import (
     CatalogueError,
     ColdError,
@@ -117,8 +118,8 @@ class _Verification:
         count = sum(row.state == STORED for row in self._rows.values())
         if count and not self._there:
             raise StorageError(
-                f"none of the {count:,} objects is in the storage {self._catalogue.url}: is its "
-                "disk mounted?"
+                f"none of {count_text(count, 'object')} is in the storage {self._catalogue.url}: "
+                "is its disk mounted?"
             )
 
     def _compare(self, row: Expected) -> None:
@@ -144,7 +145,7 @@ class _Verification:
         if stored.size is not None and row.size:
             self.result.sizes += 1
             if stored.size != row.size:
-                return f"has {stored.size:,} bytes, {row.size:,} were sent"
+                return f"has {count_text(stored.size, 'byte')}, {row.size:,} were sent"
         if stored.checksums:
             sent = self._catalogue.checksums(row.id)
             for algorithm, value in stored.checksums:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, size_text, with_console
 
 
@@ -42,8 +43,8 @@ def command(console: Console, folder: Path | None) -> int:
     )
     return console.result(
         asdict(found),
-        f"{found.files:,} files, {size_text(found.size)}; sampled {size_text(found.sampled)}, "
-        f"read at {size_text(int(found.reading))}/s",
+        f"{count_text(found.files, 'file')}, {size_text(found.size)}; "
+        f"sampled {size_text(found.sampled)}, read at {size_text(int(found.reading))}/s",
         *table,
         f"recommended: suite = {best.suite}, compression = {best.level}",
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.exits import Exit
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _REDRAW = 0.1
 _LINE_EVERY = 30.0
-_UNITS = {"deleting": "objects", "verifying": "objects"}
+_UNITS = {"deleting": "object", "verifying": "object"}
 _ALWAYS_TOLD = ("archiving", "restoring", "deleting", "verifying")
 
 
@@ -33,11 +34,6 @@ def size_text(size: int) -> str:
     import humanize
 
     return humanize.naturalsize(size, format="%.1f")
-
-
-def count_text(count: int, noun: str) -> str:
-    """A number of things: `1 file`, `1,200 files`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class Console:
@@ -56,7 +52,7 @@ class Console:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._phase = ""
-        self._unit = "files"
+        self._unit = "file"
         self._files = self._read = self._stored = 0
         self._drawn = time.monotonic()
         self._began = time.monotonic()
@@ -66,15 +62,15 @@ class Console:
     def begin(self, phase: str, files: int | None, size: int | None) -> None:
         """Show a new phase."""
         self._phase = phase
-        self._unit = _UNITS.get(phase, "files")
+        self._unit = _UNITS.get(phase, "file")
         self._files = self._read = self._stored = 0
         self._began = self._drawn = time.monotonic()
         if self._terminal:
             self._draw_begin(size)
         elif self._verbose or phase in _ALWAYS_TOLD:
-            of = (
-                f": {files:,} {self._unit}, {size_text(size)}" if files is not None and size else ""
-            )
+            of = ""
+            if files is not None and size:
+                of = f": {count_text(files, self._unit)}, {size_text(size)}"
             self._line(phase + of)
 
     def advance(self, files: int = 0, read: int = 0, stored: int = 0) -> None:
@@ -173,7 +169,7 @@ class Console:
 
     def _counts(self) -> str:
         rate = size_text(int(self._read / self.elapsed()))
-        text = f"{self._files:,} {self._unit}, {size_text(self._read)} ({rate}/s)"
+        text = f"{count_text(self._files, self._unit)}, {size_text(self._read)} ({rate}/s)"
         return text + (f", {size_text(self._stored)} stored" if self._stored else "")
 
     def _line(self, message: str) -> None:

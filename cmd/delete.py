@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, count_text, size_text, with_console
+from pyarchiver.cas.units import count_text
+from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.formats.errors import ArchiverError, SettingsError
 
@@ -58,9 +59,11 @@ def _fee_text(fee: Fee) -> str:
         return ""
     from pyarchiver.cas.cost import money
 
+    young = count_text(fee.objects, "of them is", "of them are")
     return (
-        f"; {fee.objects:,} of them are younger than the storage's minimum and charged for up to "
-        f"{fee.days:.0f} days more; what that costs: {money(fee.cost, fee.currency)}"
+        f"; {young} younger than the storage's minimum and charged for up to "
+        f"{count_text(round(fee.days), 'day')} more; what that costs: "
+        f"{money(fee.cost, fee.currency)}"
     )
 
 

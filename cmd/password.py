@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from pyarchiver.cmd.console import Console, count_text, with_console
+from pyarchiver.cas.units import count_text
+from pyarchiver.cmd.console import Console, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.secrets import (
     NEW_PASSWORD_VARIABLE,

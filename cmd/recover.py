@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.secrets import read_secret, reading_options
 
@@ -89,8 +90,8 @@ def command(
 def _report(console: Console, archive: Path, result: RecoverResult) -> int:
     return console.result(
         {"archive": str(archive), **asdict(result)},
-        f"{archive}: {result.files:,} files, {size_text(result.files_size)}, "
-        f"in {result.objects:,} objects",
-        f"read {result.fetched:,} objects, {size_text(result.size)}",
+        f"{archive}: {count_text(result.files, 'file')}, {size_text(result.files_size)}, "
+        f"in {count_text(result.objects, 'object')}",
+        f"read {count_text(result.fetched, 'object')}, {size_text(result.size)}",
         f"snapshot {result.snapshot}, head {result.head}",
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, count_text, size_text, with_console
+from pyarchiver.cas.units import count_text
+from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.listing import time_text
 from pyarchiver.cmd.secrets import read_secret, reading_options
@@ -87,7 +88,7 @@ def command(
 def report(console: Console, dest: Path, result: RestoreResult) -> int:
     """Print what a restore did."""
     rate = size_text(int(result.written / console.elapsed()))
-    kept = f"; {result.kept:,} were there already" if result.kept else ""
+    kept = f"; {count_text(result.kept, 'was', 'were')} there already" if result.kept else ""
     return console.result(
         {"destination": str(dest), **asdict(result)},
         f"{dest}: restored {count_text(result.restored, 'file')}, {size_text(result.written)} "

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, count_text, size_text, with_console
+from pyarchiver.cas.units import count_text
+from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def report(console: Console, archive: Path, result: RunResult, **more: str) -> i
     """Print what a run did."""
     rate = size_text(int(result.read / console.elapsed()))
     did = (
-        f"read {result.changed:,} new or changed files, {size_text(result.read)} ({rate}/s); "
+        f"read {count_text(result.changed, 'new or changed file')}, {size_text(result.read)} "
+        f"({rate}/s); "
         f"stored {size_text(result.stored)} in {count_text(result.objects, 'object')}"
         if result.new
         else "nothing new"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyarchiver.cmd.console import Console, count_text, size_text, with_console
+from pyarchiver.cas.units import count_text
+from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 
 if TYPE_CHECKING:

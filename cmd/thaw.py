@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from pyarchiver.cmd.console import Console, count_text, size_text, with_console
+from pyarchiver.cas.units import count_text
+from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 from pyarchiver.cmd.listing import time_text
 
@@ -44,8 +45,8 @@ def command(
         result = thaw(catalogue, Request(snapshot, exact, paths), console, max_cost)
     lines = [
         f"{count_text(result.objects, 'object')}, {size_text(result.size)}: "
-        f"{result.readable:,} can be read now, {result.under_way:,} are thawing, "
-        f"{result.asked:,} of them asked for just now"
+        f"{result.readable:,} can be read now, {count_text(result.under_way, 'is', 'are')} "
+        f"thawing, {result.asked:,} of them asked for just now"
     ]
     if result.later:
         lines.append(f"{result.later:,} will be asked for as the others are fetched")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
 
@@ -83,13 +84,13 @@ def _compared(result: VerifyResult) -> list[str]:
     by = [f"{result.sizes:,} by size"]
     by += [f"{count:,} by {algorithm}" for algorithm, count in result.checksums.items()]
     lines = [
-        f"compared with one listing: {result.names:,} objects, {size_text(result.size)}, by name; "
-        + ", ".join(by)
+        f"compared with one listing: {count_text(result.names, 'object')}, "
+        f"{size_text(result.size)}, by name; " + ", ".join(by)
     ]
     if result.staged:
-        lines.append(f"yet to be sent by a resume: {result.staged:,} objects")
+        lines.append(f"yet to be sent by a resume: {count_text(result.staged, 'object')}")
     if result.others:
-        lines.append(f"of other archives, left alone: {result.others:,} objects")
+        lines.append(f"of other archives, left alone: {count_text(result.others, 'object')}")
     return lines
 
 
@@ -97,9 +98,10 @@ def _read(result: VerifyResult, share: Fraction | None, seconds: float) -> list[
     if share is None:
         return ["no object was read: --sample 5% or --deep does"]
     rate = size_text(int(result.read_size / seconds))
-    lines = [f"read {result.read:,} objects, {size_text(result.read_size)} ({rate}/s)"]
+    lines = [f"read {count_text(result.read, 'object')}, {size_text(result.read_size)} ({rate}/s)"]
     if result.cold:
-        lines.append(f"cold and left out: {result.cold:,} objects, {size_text(result.cold_size)}")
+        cold = count_text(result.cold, "object")
+        lines.append(f"cold and left out: {cold}, {size_text(result.cold_size)}")
     if result.unread:
-        lines.append(f"never read by any verify so far: {result.unread:,} objects")
+        lines.append(f"never read by any verify so far: {count_text(result.unread, 'object')}")
     return lines

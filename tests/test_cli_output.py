@@ -148,6 +148,40 @@ def test_quiet_prints_nothing_on_success(
         assert "recovery code" in out.out or not out.out
 
 
+SINGLE = re.compile(
+    r"(?<![\d.,])1 (?:(?:[a-z]+ ){0,3}(?:file|object|pack|byte|chunk|problem)s|are|were)\b"
+)
+
+
+def test_one_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An archive of a single file: no command speaks of `1 files`, `1 objects`."""
+    write(tmp_path / "source" / "only", b"the only file")
+    (tmp_path / "manifest").mkdir()
+    ini, archive, storage = (tmp_path / name for name in ("p.ini", "photos.archive", "storage"))
+    words = ["--name", "photos", "--source", "source", "--storage", "storage"]
+    assert call(monkeypatch, "init", ini, *words) == Exit.DONE
+    ini.write_text(ini.read_text().replace("kit = yes", "kit = no"))
+    assert call(monkeypatch, "start", ini) == Exit.DONE
+    [manifest] = storage.glob("*-m-*")
+    (tmp_path / "manifest" / manifest.name).write_bytes(manifest.read_bytes())
+    for code, *command in [
+        (0, "resume", archive), (0, "status", archive), (0, "verify", archive, "--deep"),
+        (0, "restore", archive, tmp_path / "out", "--plan"),
+        (0, "restore", archive, tmp_path / "out"), (0, "restore", archive, tmp_path / "out"),
+        (3, "decrypt", tmp_path / "manifest", tmp_path / "out2"),
+        (0, "recover", storage, tmp_path / "new.archive"),
+        (3, "recover", tmp_path / "manifest", tmp_path / "newer.archive"),
+        (0, "bench", tmp_path / "source"), (0, "delete", archive, "--yes"),
+    ]:  # fmt: skip
+        assert call(monkeypatch, *command) == code, command
+    told = capsys.readouterr()
+    assert not SINGLE.findall(told.out + told.err)
+    for one in ("1 file,", "read 1 new or changed file,", "1 was there already", "1 problem,"):
+        assert one in told.out + told.err
+
+
 def test_quiet_prints_problems(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

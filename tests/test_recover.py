@@ -35,6 +35,7 @@ from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.recover import RecoverResult, Wanted, recover
 from pyarchiver.cas.rows import UNREAD
 from pyarchiver.cas.settings import located, settings_of
+from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
 from pyarchiver.cas.verify import verify
 from pyarchiver.cmd import secrets
@@ -307,7 +308,7 @@ def test_packs_in_no_manifest_left_alone(place: Place, capsys: pytest.CaptureFix
     words = ["recover", str(place.storage), str(place.archive), "--packs", "none"]
     assert run(words) == Exit.PARTIAL
     told = capsys.readouterr()
-    assert f"{new} packs are in no manifest and were not read" in told.err
+    assert f"{count_text(new, 'pack')} in no manifest and not read" in told.err
     with Catalogue.open(place.archive, write=False) as catalogue:
         states = [row[0] for row in catalogue._db.execute("SELECT state FROM objects")]
         assert states.count(UNREAD) == new

@@ -206,7 +206,7 @@ def test_a_run_under_way_is_no_finding(place: Place) -> None:
 def test_a_disk_that_is_not_mounted(place: Place) -> None:
     for path in place.objects():
         path.unlink()
-    with pytest.raises(StorageError, match=r"none of the .* is its disk mounted"):
+    with pytest.raises(StorageError, match=r"none of .* is its disk mounted"):
         verified(place)
     place.storage.rmdir()
     with pytest.raises(StorageError, match="not there"):

@@ -75,6 +75,11 @@ def say(text: str) -> None:
     print(f"rescue: {text}", file=sys.stderr)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def shown(path: bytes) -> str:
     """A path as it can be printed."""
     return ascii(os.fsdecode(path))[1:-1] if path else "."
@@ -691,7 +696,7 @@ def restore(archive: Archive, folder: Path) -> None:
                 out.dress(names[key], state)
         except (OSError, OverflowError) as error:
             say(f"{shown(names[key])}: {error}")
-    print(f"restored {written:,} of {files:,} files, {size:,} bytes, into {folder}")
+    print(f"restored {written:,} of {counted(files, 'file')}, {size:,} bytes, into {folder}")
 
 
 def headers_of(path: Path) -> tuple[list[Header], str]:
@@ -745,7 +750,8 @@ def open_all(source: Path, secret: str, found: dict[Path, tuple[list[Header], st
             say(f"{path.name}: {why}; skipped")
     best, *others = sorted(archives.values(), key=lambda one: -len(one.packs) - len(one.log))
     for other in others:
-        say(f"{len(other.packs) + len(other.log)} objects of another archive are left out")
+        objects = counted(len(other.packs) + len(other.log), "object")
+        say(f"left out: {objects} of another archive")
     return best
 
 
@@ -768,11 +774,13 @@ def main() -> int:
     asked = "password or recovery code: "
     line = getpass.getpass(asked) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     archive = open_all(source, line, found)
-    print(f"opened {len(archive.packs):,} packs, {len(archive.log):,} manifests and checkpoints")
+    logs = counted(len(archive.log), "manifest or checkpoint", "manifests and checkpoints")
+    print(f"opened {counted(len(archive.packs), 'pack')}, {logs}")
     archive.read()
     restore(archive, destination)
     if TROUBLES:
-        print(f"rescue: {TROUBLES:,} things are missing or damaged, named above", file=sys.stderr)
+        things = counted(TROUBLES, "thing is", "things are")
+        print(f"rescue: {things} missing or damaged, named above", file=sys.stderr)
     return 3 if TROUBLES else 0
 
 
