@@ -23,7 +23,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from pyarchiver.cas.profiles import PROFILES
+from pyarchiver.cas.figures import PROFILES
 from pyarchiver.cas.sftp import SftpStorage
 from pyarchiver.cas.uploads import Uploads
 from servers_sftp import Server, sshd

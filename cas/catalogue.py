@@ -132,6 +132,24 @@ class Catalogue(Inventory):
         """Commit other slots for the objects that are written from now on."""
         self.configure(slots=wire.pack(slots))
 
+    def amend(self, values: dict[str, str], *, moved: bool, sealed: bool) -> None:
+        """Commit other settings; `sealed`: the next run is to send them, whatever else it does.
+
+        `moved`: to another storage, of which nothing is known yet: neither thaws nor its speed.
+        """
+        with self.transaction():
+            self.set_settings(values)
+            if sealed and self.has_objects():
+                self._configure({"settings_unsent": b"1"})
+            if moved:
+                self.forget_thaws()
+                self._configure({"download_rate": b""})
+
+    @property
+    def settings_unsent(self) -> bool:
+        """Whether no manifest has the settings as they are now."""
+        return bool(self.config("settings_unsent"))
+
     def slots_unsent(self) -> bool:
         """Whether no object has the slots yet: the newest was written before they changed."""
         row = self._db.execute(
@@ -247,6 +265,8 @@ class Catalogue(Inventory):
             self.set_head(head)
             if done:
                 self.add_snapshot(done)
+                if self.settings_unsent:
+                    self._configure({"settings_unsent": b""})
         return object_row
 
     def stage_checkpoint(self, new: NewObject, last: bool) -> int:
@@ -314,7 +334,7 @@ class Catalogue(Inventory):
     # Rebuilding
 
     def set_settings(self, values: dict[str, str]) -> None:
-        """Settings read from a manifest, within a transaction of the caller."""
+        """Keep settings, within a transaction of the caller."""
         self._configure({"settings": wire.pack(values)})
 
     @property

@@ -32,8 +32,17 @@ def check(settings: Settings, archive: Path) -> Settings:
         raise CatalogueError(
             f"{archive} is already there: pyarchiver resume {archive} continues it"
         )
+    settings = checked(settings)
+    if not os.access(archive.parent, os.W_OK):
+        raise CatalogueError(f"cannot write to {archive.parent}: move the ini file elsewhere")
+    return settings
+
+
+def checked(settings: Settings, *, look_at_source: bool = True) -> Settings:
+    """Settings whose source is there, unless nobody looks, and apart from the storage; resolved."""
     settings = replace(settings, source=settings.source.resolve())
-    Walker(settings.source, settings.exclude, set(), Quiet()).root_stat()
+    if look_at_source:
+        Walker(settings.source, settings.exclude, set(), Quiet()).root_stat()
     open_storage(settings)
     parts = urlsplit(settings.url)
     if parts.scheme == "file":
@@ -42,8 +51,6 @@ def check(settings: Settings, archive: Path) -> Settings:
             raise SettingsError(
                 f"setting 'url': {folder} lies in the source, the archive would archive itself"
             )
-    if not os.access(archive.parent, os.W_OK):
-        raise CatalogueError(f"cannot write to {archive.parent}: move the ini file elsewhere")
     return settings
 
 

@@ -1,13 +1,19 @@
-"""The figures of a profile as the ini file shows them, and a profile from what it says."""
+"""The figures of a profile as ini files show them, and a profile from what they say.
+
+`PROFILES` are those of profiles.ini, which has the same lines as the section [profile] of an
+archive's ini.
+"""
 
 from __future__ import annotations
 
+import configparser
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import resources
 from typing import Any, NamedTuple
 
-from pyarchiver.cas.profiles import OF_SCHEME, PROFILES, Profile, Way
+from pyarchiver.cas.profiles import Profile, Way
 from pyarchiver.cas.units import duration_text, parse_duration, parse_size, size_text
 from pyarchiver.formats.errors import SettingsError
 
@@ -31,11 +37,25 @@ class Figure(NamedTuple):
 def profile_of(name: str, scheme: str, figures: Mapping[str, str]) -> Profile:
     """The profile of that name, or of a URL's scheme where it is empty, with edited figures.
 
-    Raises SettingsError, which names the setting.
+    Raises SettingsError, which names the setting, also where the profile is for URLs of another
+    scheme. A folder may be a mount of anything; an empty scheme is not known yet.
     """
-    name = name or OF_SCHEME.get(scheme, "local-disk")
+    if not name:
+        return with_figures(OF_SCHEME.get(scheme, PROFILES["local-disk"]), figures)
     if name not in PROFILES:
         raise SettingsError(f"setting 'profile' must be one of {', '.join(PROFILES)}")
+    known = PROFILES[name]
+    if scheme not in ("", "file", known.scheme):
+        others = (other.name for other in PROFILES.values() if other.scheme == scheme)
+        raise SettingsError(
+            f"setting 'profile': {name} is for {known.scheme}://, and 'url' begins with "
+            f"{scheme}://: correct one of them (for {scheme}://: {', '.join(others) or 'none'})"
+        )
+    return with_figures(known, figures)
+
+
+def with_figures(known: Profile, figures: Mapping[str, str]) -> Profile:
+    """A profile with some figures replaced; SettingsError names the one that is wrong."""
     values: dict[str, dict[str, Any]] = {"": {}, "terms": {}, "prices": {}}
     for setting, text in figures.items():
         part, _, field = FIGURES[setting].field.rpartition(".")
@@ -43,7 +63,6 @@ def profile_of(name: str, scheme: str, figures: Mapping[str, str]) -> Profile:
             values[part][field] = FIGURES[setting].read(text)
         except (ValueError, SettingsError) as error:
             raise SettingsError(f"setting {setting!r}: {error}") from None
-    known = PROFILES[name]
     return replace(
         known,
         terms=replace(known.terms, **values["terms"]),
@@ -146,6 +165,24 @@ FIGURES = {
     "price of download": Figure("prices.download", _price, _price_text),
     "prices from": Figure("prices.source", str, str, "Date and source of the prices."),
 }  # fmt: skip
+
+
+def _known_profiles() -> dict[str, Profile]:
+    """The profiles in profiles.ini; one that is `like` another follows it."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(resources.files(__package__).joinpath("profiles.ini").read_text("utf-8"))
+    found: dict[str, Profile] = {}
+    for name in parser.sections():
+        lines = dict(parser[name])
+        like = found.get(lines.pop("like", ""), Profile(name))
+        known = replace(like, name=name, scheme=lines.pop("scheme", like.scheme))
+        found[name] = with_figures(known, lines)
+    return found
+
+
+PROFILES = _known_profiles()
+# The first of each kind of URL is the simplest.
+OF_SCHEME = {profile.scheme: profile for profile in reversed(PROFILES.values())}
 
 
 def figures(profile: Profile) -> dict[str, str]:

@@ -270,3 +270,7 @@ class Inventory(Versions):
         """Commit what is asked for, or known of it now."""
         with self.transaction():
             self._db.execute("REPLACE INTO thaws VALUES (?, ?, ?, ?, ?)", (object_row, *row))
+
+    def forget_thaws(self) -> None:
+        """That nothing was asked for, within a transaction of the caller."""
+        self._db.execute("DELETE FROM thaws")

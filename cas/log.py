@@ -106,12 +106,13 @@ class Log:
             self._open.file.discard()
 
     def pending(self) -> bool:
-        """Whether the catalogue knows anything that no manifest says, new slots included."""
+        """Whether the catalogue knows what no manifest says, slots and settings included."""
         head = self._catalogue.head
         return (
             self._catalogue.last_version() > head.version
             or bool(self._catalogue.objects(Kind.PACK, head.object))
             or self._catalogue.slots_unsent()
+            or self._catalogue.settings_unsent
         )
 
     def write(self, done: RunComplete | None = None) -> None:

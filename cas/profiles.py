@@ -1,8 +1,8 @@
-"""Profiles: what differs between storages, as data. Every figure can be edited in the ini file.
+"""Profiles: what differs between storages.
 
-A profile says what a storage can do, how its objects are thawed, and what it charges. The
-figures here are those of the day that `prices` names; the ini's section [profile] replaces them
-(figures.py).
+A profile says what a storage can do, how its objects are thawed, and what it charges. Those that
+are known stand in profiles.ini, with the figures of the day that `prices` names; the ini's section
+[profile] replaces them (figures.py reads both).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One kind of storage.
+    """One kind of storage, `scheme` that of its URLs.
 
     `rename`, `append`, `utime`: whether files can be; `sizes`: whether it tells the size of an
     object; `ranges`: whether a part of an object can be read. Objects deleted within
@@ -87,6 +87,7 @@ class Profile:
     """
 
     name: str
+    scheme: str = "file"
     rename: bool = True
     append: bool = True
     utime: bool = True
@@ -102,106 +103,3 @@ class Profile:
     def storage_class(self, is_pack: bool) -> str:
         """The class of packs, which are read rarely, or of manifests and checkpoints."""
         return self.pack_class if is_pack else self.manifest_class
-
-
-OF_SCHEME = {"file": "local-disk", "sftp": "sftp", "s3": "s3-standard"}
-_AWS = "2026-05, us-east-1, from secondary sources, not verified: see aws.amazon.com/s3/pricing"
-
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile("local-disk"),
-        Profile("sftp"),
-        # Tape behind an SFTP gateway: no sizes of objects over 256 MiB, sealed again after a day.
-        Profile(
-            "ovh-cloud-archive",
-            rename=False,
-            append=False,
-            utime=False,
-            sizes=False,
-            terms=Terms(Way.READING, 4 * HOUR, 12 * HOUR, DAY, 15 * MINUTE),
-            prices=Prices(
-                "EUR",
-                storage=None,
-                thaw=None,
-                download=None,
-                source="not known: see the contract with OVHcloud",
-            ),
-        ),
-        # Tape with an S3 interface; requests name days and no tier.
-        Profile(
-            "ovh-cold-archive",
-            rename=False,
-            append=False,
-            utime=False,
-            pack_class="DEEP_ARCHIVE",
-            manifest_class="STANDARD",
-            minimum_days=180,
-            terms=Terms(Way.REQUEST, 24 * HOUR, 48 * HOUR, 7 * DAY, 15 * MINUTE),
-            prices=Prices(
-                "EUR",
-                storage=0.0013,
-                thaw=0.005,
-                copy=0.007,
-                source="2023-05 from silicon.fr, downloads free says OVHcloud's FAQ of 2026-01; not"
-                " verified: see ovhcloud.com",
-            ),
-        ),
-        Profile(
-            "aws-glacier-flexible",
-            rename=False,
-            append=False,
-            utime=False,
-            pack_class="GLACIER",
-            manifest_class="STANDARD",
-            minimum_days=90,
-            overhead=32 << 10,
-            terms=Terms(Way.REQUEST, 12 * HOUR, 24 * HOUR, 7 * DAY, 15 * MINUTE, tier="Bulk"),
-            prices=Prices("USD", storage=0.0036, copy=0.023, download=0.09, source=_AWS),
-        ),
-        Profile(
-            "aws-deep-archive",
-            rename=False,
-            append=False,
-            utime=False,
-            pack_class="DEEP_ARCHIVE",
-            manifest_class="STANDARD",
-            minimum_days=180,
-            overhead=32 << 10,
-            terms=Terms(Way.REQUEST, 48 * HOUR, 72 * HOUR, 7 * DAY, 15 * MINUTE, tier="Bulk"),
-            prices=Prices(
-                "USD",
-                storage=0.00099,
-                thaw=0.0025,
-                thaws=0.025,
-                copy=0.023,
-                download=0.09,
-                source=_AWS,
-            ),
-        ),
-        Profile(
-            "scaleway-glacier",
-            rename=False,
-            append=False,
-            utime=False,
-            pack_class="GLACIER",
-            manifest_class="STANDARD",
-            terms=Terms(Way.REQUEST, 12 * HOUR, 24 * HOUR, 7 * DAY, 15 * MINUTE, tier="Standard"),
-            prices=Prices(
-                "EUR",
-                storage=None,
-                thaw=0.009,
-                copy=None,
-                download=None,
-                source="thaw: 2023-11, Scaleway's documentation; the rest is not known",
-            ),
-        ),
-        Profile(
-            "s3-standard",
-            rename=False,
-            append=False,
-            utime=False,
-            prices=Prices("USD", storage=None, download=None, source="not known: see the bill"),
-        ),
-    )
-}

@@ -1,18 +1,16 @@
-"""Settings of an archive: read from an ini file once, kept in the .archive ever after."""
+"""Settings of an archive: from an ini file (ini.py), then kept in the .archive."""
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pyarchiver.cas.figures import FIGURES, edited, ini_section, profile_of
-from pyarchiver.cas.profiles import PROFILES, Profile
+from pyarchiver.cas.figures import FIGURES, PROFILES, edited, profile_of
+from pyarchiver.cas.profiles import Profile
 from pyarchiver.cas.units import parse_size
 from pyarchiver.formats.aead import SUITES
 from pyarchiver.formats.errors import SettingsError, UnsupportedError
@@ -37,15 +35,15 @@ OPTIONS: dict[str, dict[str, str]] = {
 }
 # What is kept in the .archive alone, and never in a manifest.
 CREDENTIALS = frozenset({"sftp.password"})
-_SECTIONS: dict[str, Collection[str]] = {
+SECTIONS: dict[str, Collection[str]] = {
     "archive": ("name", "source", "exclude", "ignore"),
     "storage": ("url", "profile", "spool", "upload limit", "download limit", "kit"),
     "format": ("suite", "pack size", "chunk size", "compression"),
 }
 # Settings of these are known as section.name: the same name may stand in several.
-_NAMED: dict[str, Collection[str]] = {"profile": FIGURES, **OPTIONS}
+NAMED: dict[str, Collection[str]] = {"profile": FIGURES, **OPTIONS}
 _OPTIONAL = {"exclude", "ignore", "spool", "profile", "upload limit", "download limit", "kit"}
-_DEFAULTS = {
+DEFAULTS = {
     "suite": "aegis256",
     "pack size": "232 MiB",
     "chunk size": "512 KiB",
@@ -111,20 +109,6 @@ def without_credentials(values: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in values.items() if name not in CREDENTIALS}
 
 
-def located(location: str, archive: Path, ini: Path | None) -> Settings:
-    """Settings for the storage at a URL or in a folder, before those of its archive are known.
-
-    All but the location comes from the ini file, if there is one. What nobody knows yet has values
-    that lead nowhere.
-    """
-    if ini is not None:
-        values = read_ini(ini).values()
-    else:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", archive.stem).lstrip(".-") or "recovered"
-        values = {**_DEFAULTS, "name": name[:100], "source": "/source-not-known"}
-    return parse({**values, "url": _url(location, Path.cwd())}, Path("/"))
-
-
 def recovered(sealed: Mapping[str, str], given: Settings, *, from_ini: bool) -> dict[str, str]:
     """Settings of a recovered archive: as `sealed` in its manifests, but for where it is.
 
@@ -133,7 +117,7 @@ def recovered(sealed: Mapping[str, str], given: Settings, *, from_ini: bool) -> 
     """
     given_values, kept = given.values(), dict(sealed)
     if from_ini or urlsplit(sealed.get("url", "")).scheme != given.scheme:
-        kept = {n: v for n, v in kept.items() if n not in _SECTIONS["storage"] and "." not in n}
+        kept = {n: v for n, v in kept.items() if n not in SECTIONS["storage"] and "." not in n}
     else:
         given_values = {n: v for n, v in given_values.items() if "." not in n}
     return {**given_values, **kept, "url": given.url}
@@ -144,78 +128,9 @@ def settings_of(catalogue: Catalogue) -> Settings:
     return parse(catalogue.settings, Path("/"))
 
 
-def template(
-    name: str | None, source: str | None, storage: str | None, profile: str | None = None
-) -> str:
-    """The text of a new ini file; what is not given stands there as a placeholder.
-
-    With the name of a profile, all its figures follow, to be edited. SettingsError where it is
-    none.
-    """
-    text = resources.files(__package__).joinpath("template.ini").read_text("utf-8")
-    text = text.replace("{profile}", profile or "").replace("profile = \n", "profile =\n")
-    for place, value in (("name", name), ("source", source), ("storage", storage)):
-        text = text.replace(f"{{{place}}}", value or PLACEHOLDER)
-    return text + "\n" + ini_section(profile_of(profile, "", {})) if profile else text
-
-
-def read_ini(path: Path) -> Settings:
-    """The settings in an ini file; SettingsError names line or setting where one is wrong."""
-    parser = configparser.ConfigParser(interpolation=None, empty_lines_in_values=False)
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            parser.read_file(file)
-    except FileNotFoundError:
-        raise SettingsError(f"no file {path}: pyarchiver init {path} writes one") from None
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not UTF-8 text") from None
-    except configparser.Error as error:
-        raise SettingsError(f"{path}{_ini_error(error)}") from None
-    values = dict(_DEFAULTS)
-    for section in parser.sections():
-        known = _SECTIONS.get(section) or _NAMED.get(section)
-        if known is None:
-            raise SettingsError(f"{path}{_line(path, f'[{section}]')}: unknown section [{section}]")
-        for name, value in parser.items(section):
-            if name not in known:
-                raise SettingsError(
-                    f"{path}{_line(path, name)}: unknown setting {name!r} in [{section}]"
-                )
-            values[name if section in _SECTIONS else f"{section}.{name}"] = value.strip()
-    try:
-        return parse(values, path.resolve().parent)
-    except SettingsError as error:
-        setting = str(error).split("'")[1] if "'" in str(error) else ""
-        raise SettingsError(f"{path}{_line(path, setting)}: {error}") from None
-
-
-def _ini_error(error: configparser.Error) -> str:
-    """Where and what a line of an ini file has wrong."""
-    match error:
-        case configparser.MissingSectionHeaderError():
-            return f", line {error.lineno}: a setting before the first [section]"
-        case configparser.ParsingError():
-            number = error.errors[0][0]
-            return f", line {number}: neither a [section] nor a line such as name = value"
-        case configparser.DuplicateSectionError():
-            return f", line {error.lineno}: section [{error.section}] stands there twice"
-        case configparser.DuplicateOptionError():
-            return f", line {error.lineno}: setting {error.option!r} stands there twice"
-    return f": {error.message}"
-
-
-def _line(path: Path, begin: str) -> str:
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
-        if begin and line.strip().lower().startswith(begin.lower()):
-            return f", line {number}"
-    return ""
-
-
 def parse(values: dict[str, str], base: Path) -> Settings:
     """Settings from plain strings; relative paths start at `base`."""
-    for names in _SECTIONS.values():
+    for names in SECTIONS.values():
         for name in names:
             value = values.get(name, "")
             if PLACEHOLDER in value or (not value and name not in _OPTIONAL):
@@ -233,7 +148,7 @@ def parse(values: dict[str, str], base: Path) -> Settings:
         chunk_size = _size("chunk size", values["chunk size"], 64 << 10, 2 << 20)
         if chunk_size & (chunk_size - 1):
             raise SettingsError("setting 'chunk size' must be a power of two")
-        url = _url(values["url"], base)
+        url = full_url(values["url"], base)
         scheme = urlsplit(url).scheme
         return Settings(
             name=values["name"],
@@ -274,7 +189,8 @@ def _yes(name: str, text: str) -> bool:
     return text.lower() == "yes"
 
 
-def _url(text: str, base: Path) -> str:
+def full_url(text: str, base: Path) -> str:
+    """A URL as it is, or that of a folder, which may be relative to `base`."""
     if re.match(r"[a-z0-9]+://", text):
         return text
     return _path("url", text, base).as_uri()

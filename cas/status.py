@@ -63,7 +63,8 @@ class Status:
 
     `versions_size`: bytes of every version of every file; `chunks_size`: of their distinct
     chunks; `stored`: of the objects that hold them. `interrupted`: the run that a resume completes,
-    0 for none. `slots_unsent`: whether a changed password or recovery code is in no object yet.
+    0 for none. `slots_unsent`, `settings_unsent`: whether a changed password or recovery code, or
+    changed settings, are in no object yet.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Status:
     stored: int
     interrupted: int
     slots_unsent: bool = False
+    settings_unsent: bool = False
     thaws: list[ThawStatus] = field(default_factory=list)
 
     @property
@@ -114,6 +116,7 @@ def status(catalogue: Catalogue) -> Status:
         stored=sum(row.size for row in objects if row.state != _STATES[DELETED]),
         interrupted=catalogue.interrupted_run(),
         slots_unsent=not deletion and catalogue.slots_unsent(),
+        settings_unsent=not deletion and catalogue.settings_unsent,
         thaws=_thaws(catalogue, SystemClock().now()),
     )
 

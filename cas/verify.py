@@ -69,16 +69,18 @@ class VerifyResult:
 
 
 def verify(
-    catalogue: Catalogue, storage: Storage, observer: Observer, share: Fraction | None = None
-) -> VerifyResult:
+    catalogue: Catalogue, storage: Storage, observer: Observer, share: Fraction | None = None,
+    url: str = "",
+) -> VerifyResult:  # fmt: skip
     """Compare the storage with the catalogue; each finding is a problem of the observer.
 
-    `share` of the bytes is read as well (1: all), what was not read for longest first. Raises
-    StorageError where the storage is gone, or has nothing of the archive.
+    `url`: that of the storage, where it is not the archive's (yet). `share` of the bytes is read as
+    well (1: all), what was not read for longest first. Raises StorageError where the storage is
+    gone, or has nothing of the archive.
     """
     catalogue.refuse_deleted()
     storage.check()
-    job = _Verification(catalogue, storage, observer)
+    job = _Verification(catalogue, storage, observer, url or catalogue.url)
     job.compare()
     if share is not None:
         job.read(share)
@@ -89,7 +91,10 @@ def verify(
 class _Verification:
     """The objects that should be there, and what was found of them."""
 
-    def __init__(self, catalogue: Catalogue, storage: Storage, observer: Observer) -> None:
+    def __init__(
+        self, catalogue: Catalogue, storage: Storage, observer: Observer, url: str
+    ) -> None:
+        self._url = url
         self._catalogue = catalogue
         self._storage = storage
         self._observer = observer
@@ -118,7 +123,7 @@ class _Verification:
         count = sum(row.state == STORED for row in self._rows.values())
         if count and not self._there:
             raise StorageError(
-                f"none of {count_text(count, 'object')} is in the storage {self._catalogue.url}: "
+                f"none of {count_text(count, 'object')} is in the storage {self._url}: "
                 "is its disk mounted?"
             )
 

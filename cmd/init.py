@@ -32,7 +32,8 @@ def command(
 
     What is not given here stands in it as CHANGE-ME, which `start` refuses.
     """
-    from pyarchiver.cas.settings import PLACEHOLDER, template
+    from pyarchiver.cas.ini import template
+    from pyarchiver.cas.settings import PLACEHOLDER
 
     text = template(name, source, storage, profile)
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)

@@ -35,6 +35,7 @@ COMMANDS = {
     "kit": "Write what gives the files back without pyarchiver, for a drawer.",
     "recover": "Make a lost .archive anew from the storage.",
     "delete": "Delete an archive from the storage, for good.",
+    "settings": "Show the settings of an archive, or change them.",
     "password": "Change the password, for all that is written from now on.",
     "bench": "Tell how fast an archive would run on this machine.",
     "update": "Bring an .archive of an older version up to date.",
@@ -98,6 +99,7 @@ def cli() -> None:
       pyarchiver kit photos.archive ~/for-the-drawer
       pyarchiver recover file:///mnt/cold photos.archive
       pyarchiver delete photos.archive
+      pyarchiver settings photos.archive > photos.ini
       pyarchiver password photos.archive
       pyarchiver bench ~/Photos
       pyarchiver update photos.archive

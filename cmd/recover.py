@@ -71,8 +71,8 @@ def command(
     not there. Nothing is written to the storage. What is cold is asked for, with exit code 4: run
     it again, and it goes on.
     """
+    from pyarchiver.cas.ini import located
     from pyarchiver.cas.recover import Packs, Wanted, recover
-    from pyarchiver.cas.settings import located
     from pyarchiver.cas.storage import open_storage
     from pyarchiver.cas.unlock import Keyring
 

@@ -24,7 +24,7 @@ def command(console: Console, ini: Path, password_file: Path | None, weak_passwo
     it opens the archive if the password is lost.
     """
     from pyarchiver.cas import create
-    from pyarchiver.cas.settings import read_ini
+    from pyarchiver.cas.ini import read_ini
 
     settings = read_ini(ini)
     archive = create.archive_path(settings, ini.resolve().parent)

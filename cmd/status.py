@@ -90,6 +90,8 @@ def _to_do(found: Status) -> Iterator[str]:
         yield f"run {found.interrupted} is not complete: pyarchiver resume completes it"
     if found.slots_unsent:
         yield "the new password or recovery code is in no object yet: pyarchiver resume sends it"
+    if found.settings_unsent:
+        yield "the changed settings are in no object yet: pyarchiver resume sends them"
 
 
 def _thaws(console: Console, found: Status) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any
 import independent_reader as second
 from helpers_cli import PASSWORD, Place, Sizes, make_tree, small
 from helpers_formats import describe_entry, framed, read_at_of
-from pyarchiver.cas import settings as ini
+from pyarchiver.cas import ini
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.decrypt import decrypt
 from pyarchiver.cas.find import Filters, find
@@ -29,6 +29,7 @@ from pyarchiver.cas.objects import entries_of, open_object, read_contents
 from pyarchiver.cas.planner import Request, plan
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.restore import restore
+from pyarchiver.cas.settings import parse
 from pyarchiver.cas.status import status
 from pyarchiver.cas.unlock import unlock
 from pyarchiver.formats import header as headers
@@ -378,7 +379,7 @@ def ini_file(chance: Random) -> None:
         file.write(b"".join(lines))
         file.flush()
         read = ini.read_ini(Path(file.name))
-        ini.parse(read.values(), Path("/"))
+        parse(read.values(), Path("/"))
 
 
 def names_and_codes(chance: Random) -> None:

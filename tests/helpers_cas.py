@@ -22,11 +22,12 @@ from pyarchiver.cas import restore as restoring
 from pyarchiver.cas.archiver import RunResult
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.ini import located
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.planner import Request, RestoreResult
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.recover import Wanted, recover
-from pyarchiver.cas.settings import Settings, located
+from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.unlock import Keyring, unlock
 from pyarchiver.formats import entry, recovery
 from pyarchiver.formats.header import Kind

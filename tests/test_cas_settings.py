@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyarchiver.cas import settings as settings_module
-from pyarchiver.cas.figures import FIGURES
-from pyarchiver.cas.profiles import PROFILES
-from pyarchiver.cas.settings import PLACEHOLDER, Settings, parse, read_ini, template
+from pyarchiver.cas.figures import FIGURES, PROFILES
+from pyarchiver.cas.ini import read_ini, template
+from pyarchiver.cas.settings import PLACEHOLDER, Settings, parse
 from pyarchiver.formats.errors import SettingsError
 from pyarchiver.formats.padme import padme, padme_below
 
@@ -322,7 +322,7 @@ def test_every_figure_is_in_the_ini() -> None:
     parts: dict[str, Any] = {"": profile, "terms.": profile.terms, "prices.": profile.prices}
     assert fields == {
         begin + field.name for begin, part in parts.items() for field in dataclasses.fields(part)
-    } - {"name", "terms", "prices"}
+    } - {"name", "scheme", "terms", "prices"}
 
 
 @pytest.mark.parametrize(
@@ -369,6 +369,33 @@ def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_profile_is_refused() -> None:
     with pytest.raises(SettingsError, match="'profile' must be one of"):
         template("photos", "/pictures", "/packs", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("profile", "url"),
+    [("aws-deep-archive", "sftp://host/packs"), ("ovh-cloud-archive", "s3://bucket/packs"),
+     ("local-disk", "sftp://host/packs"), ("s3-standard", "sftp://host/packs")],
+)  # fmt: skip
+def test_a_profile_of_another_kind_of_url_is_refused(
+    tmp_path: Path, profile: str, url: str
+) -> None:
+    text = template("photos", "/pictures", "/packs").replace("profile =", f"profile = {profile}")
+    path = written(tmp_path, text.replace("url = /packs", f"url = {url}"))
+    number = 1 + path.read_text().splitlines().index(f"profile = {profile}")
+    with pytest.raises(SettingsError) as caught:
+        read_ini(path)
+    scheme, kind = url.partition(":")[0], PROFILES[profile].scheme
+    assert f"photos.ini, line {number}: setting 'profile': {profile} is for {kind}://" in str(
+        caught.value
+    )
+    assert f"'url' begins with {scheme}://" in str(caught.value)
+    with pytest.raises(SettingsError, match=f"{profile} is for {kind}://"):
+        template("photos", "/pictures", url, profile)
+
+
+def test_a_folder_may_be_a_mount_of_anything() -> None:
+    for name in PROFILES:
+        assert changed(profile=name).profile == PROFILES[name]
 
 
 def test_limits() -> None:

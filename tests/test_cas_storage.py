@@ -14,8 +14,9 @@ import pytest
 
 import servers_s3 as s3
 import servers_sftp as sftp
+from pyarchiver.cas.figures import PROFILES
 from pyarchiver.cas.local import LocalStorage
-from pyarchiver.cas.profiles import PROFILES, Profile, Terms
+from pyarchiver.cas.profiles import Profile, Terms
 from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.sftp import SftpStorage
 from pyarchiver.cas.storage import Checksums, Heat, Storage, Stored, open_storage

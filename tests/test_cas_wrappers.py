@@ -16,9 +16,9 @@ import servers_sftp
 from helpers_cold import FakeClock
 from helpers_faults import Fault, Faulty
 from pyarchiver.cas import storage as storage_module
+from pyarchiver.cas.figures import PROFILES
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.pace import Pace
-from pyarchiver.cas.profiles import PROFILES
 from pyarchiver.cas.s3 import S3Storage
 from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.sftp import SftpStorage

@@ -29,12 +29,13 @@ from helpers_cold import HOUR, ColdFolder, FakeClock
 from pyarchiver.cas import log, packer
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.fetch import Fetcher
+from pyarchiver.cas.ini import located
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.profiles import Terms, Way
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.recover import RecoverResult, Wanted, recover
 from pyarchiver.cas.rows import UNREAD
-from pyarchiver.cas.settings import located, settings_of
+from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
 from pyarchiver.cas.verify import verify

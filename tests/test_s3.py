@@ -20,7 +20,7 @@ from botocore.exceptions import ConnectionClosedError
 
 import servers_s3 as s3
 from pyarchiver.cas import s3 as s3_module
-from pyarchiver.cas.profiles import PROFILES
+from pyarchiver.cas.figures import PROFILES
 from pyarchiver.cas.s3 import S3Storage
 from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.storage import Heat, open_storage

@@ -14,7 +14,7 @@ import servers_sftp as sftp
 from gateway import Gateway
 from helpers_cli import PASSWORD, noise, on_terminal, write
 from pyarchiver.cas import asking
-from pyarchiver.cas.profiles import PROFILES
+from pyarchiver.cas.figures import PROFILES
 from pyarchiver.cas.sftp import PASSWORD_VARIABLE, SftpStorage
 from pyarchiver.cas.storage import Heat
 from pyarchiver.cas.uploads import Uploads

@@ -17,7 +17,8 @@ from gateway import cold_gateway
 from helpers_cli import PASSWORD, Place, Sizes, contents, make_tree, noise, small
 from pyarchiver.cas import archiver, create
 from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.profiles import PROFILES, Terms
+from pyarchiver.cas.figures import PROFILES
+from pyarchiver.cas.profiles import Terms
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.rows import STORED
 from pyarchiver.cas.settings import OPTIONS

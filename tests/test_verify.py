@@ -193,7 +193,7 @@ def test_a_run_under_way_is_no_finding(place: Place) -> None:
     """Objects that are named and sent between the look at the catalogue and the listing."""
     observer = Quiet()
     with Catalogue.open(place.archive, write=False) as catalogue:
-        job = verifying._Verification(catalogue, LocalStorage(place.storage), observer)
+        job = verifying._Verification(catalogue, LocalStorage(place.storage), observer, "")
         before = len(place.objects())
         write(place.source / "meanwhile.raw", noise("meanwhile", 50_000))
         place.resume()
