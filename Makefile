@@ -63,7 +63,7 @@ load: $(VENV)/.installed
 	nice $(BIN)/python bench/load.py
 
 crash: $(VENV)/.installed
-	PYARCHIVER_CRASH=all $(BIN)/python -m pytest -n 2 tests/test_crash.py tests/test_crash_calls.py
+	PYARCHIVER_CRASH=all $(BIN)/python -m pytest -n 2 tests/test_crash*.py tests/test_cas_thaw.py
 	PYTHONPATH=tests $(BIN)/python tests/kill_campaign.py 200
 
 trees: $(VENV)/.installed

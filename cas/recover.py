@@ -36,6 +36,7 @@ from pyarchiver.cas.unlock import Keyring
 from pyarchiver.formats.errors import ArchiverError, CatalogueError, SettingsError
 from pyarchiver.formats.header import Kind
 
+_NEW = "new.archive"
 # More than any run has entries: what packs hold that are not read lies below.
 _APART = 1 << 40
 
@@ -94,7 +95,8 @@ def recover(
     then, and what was fetched is kept for the next call.
     """
     if path.exists():
-        raise CatalogueError(f"{path} is already there: choose another name")
+        _clear_up(path)
+        raise CatalogueError(f"{path} is already there: go on with it, or choose another name")
     storage.check()
     listing = find_archive(storage, keyring, wanted.only)
     with _workshop(path) as folder:
@@ -106,10 +108,22 @@ def recover(
             return job.settle(settings, path, from_ini=from_ini)
 
 
+def _folder_of(path: Path) -> Path:
+    return path.with_name(path.name + ".recovery")
+
+
+def _clear_up(path: Path) -> None:
+    """Remove what is left of a recovery that was ended when its .archive was in its place."""
+    folder = _folder_of(path)
+    if folder.is_dir() and not (folder / _NEW).exists():
+        sync_folder(path.parent)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def _workshop(path: Path) -> Iterator[Path]:
     """The folder in which an .archive is made, and which goes when it is done."""
-    folder = path.with_name(path.name + ".recovery")
+    folder = _folder_of(path)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield folder
@@ -130,7 +144,7 @@ class _Recovery:
         self, fetcher: Fetcher, keyring: Keyring, folder: Path, listing: Listing, observer: Observer
     ) -> None:
         self._keyring = keyring
-        self._path = folder / "new.archive"
+        self._path = folder / _NEW
         self._listing = listing
         self._observer = observer
         self._folder = ObjectFolder(folder)

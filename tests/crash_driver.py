@@ -1,7 +1,7 @@
 """Ends runs at the N-th call of a step, for every N, and checks what the next run makes of it.
 
 A run is killed, before or after the call; ended in order, by an exception; killed in the midst of a
-write (`torn`); or told that the disk is full (`full`).
+write (`torn`); told that the disk is full (`full`); or that the storage fails (`fail`).
 
 Run by test_crash.py in a process of its own, without threads, because each run is forked off:
 `crash_driver.py WORK SCENARIO STEP STRIDE WAY...`. Prints a JSON object: how often the step was
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
@@ -58,7 +59,25 @@ SIZES = Sizes(pack=400 << 10, block=128 << 10, segment=64 << 10)
 KILLED = 9
 _CHUNK_ID = 32
 
-# Where each step is; `end` stands for the commit of a transaction, whatever it is about.
+
+class Written(io.FileIO):
+    """A file that Python's own `open` makes for writing: that and each write of it is a step."""
+
+    def __init__(self, path: Any) -> None:
+        super().__init__(path, "w")
+
+    def write(self, data: Any) -> int:
+        return super().write(data)
+
+
+class Connection(sqlite3.Connection):
+    """A connection to SQLite that waits for no disk: each statement is a step."""
+
+    def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+        return super().execute(query.replace("= FULL", "= OFF"), *values)
+
+
+# Where each step is; `commit` is that of a transaction, whatever it is about.
 STEPS: dict[str, tuple[object, str]] = {
     "prepare": (LocalStorage, "prepare"),
     "create": (Catalogue, "create"),
@@ -86,6 +105,17 @@ STEPS: dict[str, tuple[object, str]] = {
     "os.fsync": (os, "fsync"),
     "os.rename": (os, "rename"),
     "os.unlink": (os, "unlink"),
+    "os.mkdir": (os, "mkdir"),
+    "os.rmdir": (os, "rmdir"),
+    "io.open": (io, "open"),
+    "io.create": (Written, "__init__"),
+    "io.write": (Written, "write"),
+    "statement": (Connection, "execute"),
+    "list": (LocalStorage, "list"),
+    "look": (LocalStorage, "look"),
+    "size": (LocalStorage, "size"),
+    "delete": (LocalStorage, "delete"),
+    "get_into": (LocalStorage, "get_into"),
 }
 
 
@@ -93,15 +123,20 @@ class Injected(StorageError):
     """What a step in a thread fails with."""
 
 
-def end_at(step: str, number: int, when: str, how: str) -> None:
-    """Make the `number`-th call of a step the last of this process, before or after it is done."""
+def end_at(step: str, number: int, when: str, how: str) -> list[str]:
+    """Make the `number`-th call of a step the last of this process, before or after it is done.
+
+    What the fault was is in the list that is returned, once it has come.
+    """
     owner, name = STEPS[step]
     is_classmethod = isinstance(owner, type) and isinstance(owner.__dict__.get(name), classmethod)
     original: Callable[..., Any] = getattr(owner, name)
     lock = threading.Lock()
     calls = 0
+    fired: list[str] = []
 
     def end(*arguments: Any) -> None:
+        fired.append(how)
         if how == "torn":
             descriptor, data = arguments
             original(descriptor, memoryview(data)[: len(data) // 2])
@@ -109,7 +144,7 @@ def end_at(step: str, number: int, when: str, how: str) -> None:
             os._exit(KILLED)
         if how == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if threading.current_thread() is threading.main_thread():
+        if how == "raise" and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
         raise Injected("injected")
 
@@ -125,7 +160,7 @@ def end_at(step: str, number: int, when: str, how: str) -> None:
         try:
             result = original(*arguments, **named)
         except OSError:
-            if hit and how == "kill":
+            if hit:
                 end()
             raise
         if hit:
@@ -133,6 +168,7 @@ def end_at(step: str, number: int, when: str, how: str) -> None:
         return result
 
     setattr(owner, name, classmethod(hooked) if is_classmethod else hooked)
+    return fired
 
 
 def forked(action: Callable[[], int]) -> int:
@@ -308,7 +344,7 @@ class Scenario:
     """The state in which the run that is ended begins: what is kept in `base`."""
 
     def __init__(self, work: Path, name: str) -> None:
-        self.place = Place(work / "place")
+        self.place = Place(work / "place", kit=name == "kit")
         self._base = work / "base"
         self._report = work / "report.json"
         self._snapshots = 1
@@ -336,7 +372,7 @@ class Scenario:
         elif name == "nothing":
             assert forked(lambda: bool(run_on(self.place))) == 0
         else:
-            assert name == "first"
+            assert name in ("first", "kit")
         self.place.work.rename(self._base)
 
     def reset(self) -> None:
@@ -371,18 +407,18 @@ class Scenario:
 def unhurried() -> Any:
     """Without waiting for disks, and with manifests and checkpoints often."""
 
-    class Connection(sqlite3.Connection):
-        def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
-            return super().execute(query.replace("= FULL", "= OFF"), *values)
-
     def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
         return sqlite3_connect(*arguments, factory=Connection, **named)
 
-    sqlite3_connect = sqlite3.connect
+    def opened(path: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
+        return Written(path) if mode == "wb" else io_open(path, mode, *more, **named)
+
+    sqlite3_connect, io_open = sqlite3.connect, io.open
     with (
         small(SIZES),
         patched(
             (sqlite3, "connect", connect),
+            (io, "open", opened),
             (os, "fsync", lambda _: None),
             (log, "CHECKPOINT_AFTER", 2),
             # The source was made just now.

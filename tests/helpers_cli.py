@@ -171,6 +171,7 @@ class Place:
     """An archive, its source and its storage, all below one folder."""
 
     work: Path
+    kit: bool = False
 
     @property
     def source(self) -> Path:
@@ -188,7 +189,7 @@ class Place:
         """Settings for `start`."""
         return Settings(
             "photos", self.source, self.storage.as_uri(),
-            pack_size=sizes.pack, chunk_size=min(64 << 10, sizes.block // 4), kit=False,
+            pack_size=sizes.pack, chunk_size=min(64 << 10, sizes.block // 4), kit=self.kit,
         )  # fmt: skip
 
     def start(self, sizes: Sizes, observer: Quiet | None = None) -> str:

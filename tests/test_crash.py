@@ -89,6 +89,9 @@ CASES += [
     ("first", "os.fsync", 12, "kill-before full-before", 12),
     ("first", "os.rename", 4, "kill-before kill-after", 4),
     ("first", "os.unlink", 1, "kill-before kill-after", 1),
+    ("kit", "io.write", 1, "kill-before torn-before full-before", 1),
+    ("kit", "put", 4, "kill-before kill-after raise-after", 9),
+    ("kit", "commit", 5, "kill-before kill-after", 15),
     ("later", "os.write", 16, "torn-before full-before", 1),
     ("later", "os.rename", 4, "kill-after", 1),
 ]
@@ -116,6 +119,7 @@ def test_ended_at_every_step(
     report = json.loads(done.stdout)
     assert not report["wrong"], "\n".join(report["wrong"])
     for way, reached in report["reached"].items():
+        print(f"{scenario}: {step} {way}: reached {reached} times")
         assert reached >= least, way
 
 

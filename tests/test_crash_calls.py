@@ -1,4 +1,4 @@
-"""Restore, decrypt and delete ended at calls of the system; run again, it is as if nothing was."""
+"""Restore and decrypt ended at calls of the system; run again, it is as if nothing was."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from helpers_cli import Place, Sizes, copied, differences, noise, patched, small, write
-from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.delete import delete
+from helpers_cli import Place, Sizes, differences, noise, patched, small, write
+from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.progress import Quiet
-from pyarchiver.formats.errors import ArchiverError, DestinationError
+from pyarchiver.formats.errors import ArchiverError, DestinationError, StorageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 SIZES = Sizes(block=64 << 10, segment=64 << 10)
@@ -44,7 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @contextmanager
 def ending(call: str, number: int, error: BaseException, torn: bool = False) -> Iterator[list[int]]:
     """Make the `number`-th call fail; yields a list with how many there were."""
-    original = getattr(os, call)
+    owner = os if hasattr(os, call) else LocalStorage
+    original = getattr(owner, call)
     count = [0]
 
     def failing(*arguments: Any, **named: Any) -> Any:
@@ -58,7 +58,7 @@ def ending(call: str, number: int, error: BaseException, torn: bool = False) -> 
 
     if original in os.supports_follow_symlinks:
         os.supports_follow_symlinks.add(failing)
-    with patched((os, call, failing)):
+    with patched((owner, call, failing)):
         yield count
     os.supports_follow_symlinks.discard(failing)
 
@@ -74,6 +74,7 @@ def _every(call: str, action: Action, reset: Action, error: BaseException, torn:
         ):
             action()
         if count[0] < number:
+            print(f"{call}: {fired} faults")
             return fired
         fired += 1
         action()
@@ -143,31 +144,35 @@ def test_full_destination_at_every_call(made: Place, tmp_path: Path, call: str, 
     assert fired == failed > 0
 
 
+@pytest.mark.parametrize(
+    ("way", "call"), [("restore", "get_into"), ("decrypt", "get_into"), ("decrypt", "size")]
+)
+def test_storage_that_fails_at_every_call(made: Place, tmp_path: Path, call: str, way: str) -> None:
+    """What it did not give is named, what it gave is right, and the next time gives the rest."""
+    out = tmp_path / "out"
+    counts = [0, 0]
+
+    def action() -> None:
+        observer = Quiet()
+        with small(SIZES):
+            if way == "restore":
+                made.restore(out, observer)
+            else:
+                made.decrypt(made.storage, out, observer)
+        _assert_nothing_half(made, out)
+        whole = differences(made.source, out) == ""
+        counts[whole] += 1
+        assert whole or observer.problems
+
+    error = StorageError("the disk makes noises")
+    fired = _every(call, action, lambda: shutil.rmtree(out, True), error, False)
+    assert fired
+    # As often as it failed, it was whole the next time.
+    assert counts[True] > fired
+
+
 def _assert_nothing_half(made: Place, out: Path) -> None:
     for path in out.rglob("*"):
         if path.is_file() and not path.parent.name.startswith(".pyarchiver-parts"):
             original = made.source / path.relative_to(out)
             assert path.read_bytes() == original.read_bytes()
-
-
-@pytest.mark.parametrize("call", ["unlink", "fsync", "open"])
-def test_delete_ended_at_every_call(made: Place, tmp_path: Path, call: str) -> None:
-    """Interrupted at any call, the next delete completes it, and takes nothing else."""
-    place = Place(tmp_path / "place")
-
-    def reset() -> None:
-        shutil.rmtree(place.work, ignore_errors=True)
-        place.work.mkdir()
-        shutil.copy(made.archive, place.archive)
-        copied(made.storage, place.storage)
-        (place.storage / "somebody else's").write_bytes(b"")
-        with Catalogue.open(place.archive, write=True) as catalogue, catalogue.transaction():
-            catalogue.set_settings(catalogue.settings | {"url": place.storage.as_uri()})
-
-    def action() -> None:
-        with small(SIZES), Catalogue.open(place.archive, write=True) as catalogue:
-            delete(catalogue, Quiet())
-            assert catalogue.deleted
-        assert [path.name for path in place.storage.iterdir()] == ["somebody else's"]
-
-    assert _every(call, action, reset, KeyboardInterrupt(), False)

@@ -20,7 +20,7 @@ from crash_driver import KILLED, forked
 from helpers_cli import PASSWORD, Place, contents, differences, noise, words, write
 from pyarchiver.cas import database, migrations
 from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.database import VERSION, Database, Transaction
+from pyarchiver.cas.database import VERSION, Database
 from pyarchiver.cas.migrations import update
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.settings import parse
@@ -358,44 +358,3 @@ def test_the_copy_is_durable_before_anything_changes(
         watch(owner, name)
     update(place.archive, Quiet())
     assert done == ["fsync", "rename", "fsync of the folder", "migrate"]
-
-
-STEPS = [
-    (Database, "copy_to", "before"),
-    (sqlite3, "connect", "after"),
-    (os, "fsync", "before"),
-    (Path, "rename", "before"),
-    (migrations, "sync_folder", "before"),
-    (migrations, "sync_folder", "after"),
-    (Database, "migrate", "before"),
-    (Transaction, "__exit__", "before"),
-    (Database, "migrate", "after"),
-    (Database, "close", "after"),
-]
-
-
-@pytest.mark.parametrize(("owner", "name", "when"), STEPS, ids=lambda step: str(step))
-def test_killed_at_every_step(place: Place, owner: Any, name: str, when: str) -> None:
-    """The next update completes it, and the copy is of the catalogue as it was."""
-    before = dump(place.archive)
-    original: Callable[..., Any] = getattr(owner, name)
-
-    def killed() -> int:
-        def hooked(*arguments: Any, **named: Any) -> Any:
-            if when == "after":
-                original(*arguments, **named)
-            os._exit(KILLED)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(owner, name, hooked)
-            update(place.archive, Quiet())
-        return 0
-
-    assert forked(killed) == KILLED
-    result = update(place.archive, Quiet())
-    assert result.copy in (None, copy_of(place))
-    with Catalogue.open(place.archive, write=True) as opened:
-        assert len(opened.objects()) == 4
-    assert dump(place.archive)[0] == VERSION
-    assert dump(copy_of(place)) == before
-    assert beside(place) == {"photos.archive", "photos.archive.v1"}
