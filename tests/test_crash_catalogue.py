@@ -25,13 +25,13 @@ from helpers_cli import PASSWORD, Place, contents, make_tree, noise, write
 from pyarchiver.cas import database
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.delete import delete
+from pyarchiver.cas.ini import located
 from pyarchiver.cas.kit import write_kit
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.migrations import update
 from pyarchiver.cas.password import change_password
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.recover import Wanted, recover
-from pyarchiver.cas.settings import located
 from pyarchiver.cas.unlock import Keyring, unlock
 from pyarchiver.cas.verify import verify
 from pyarchiver.formats.errors import ArchiverError, CatalogueError, PasswordError
