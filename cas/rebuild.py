@@ -50,7 +50,7 @@ def rebuild(
         job = Rebuild(folder, stock, catalogue, observer)
         with catalogue.transaction():
             job.log()
-            packs = [f for f in stock.packs.values() if job.damaged or not job.is_listed(f)]
+            packs = [f for f in stock.packs.values() if job.gaps or not job.is_listed(f)]
             observer.begin("reading packs", len(packs), None)
             for found in packs:
                 job.pack(found)
@@ -67,7 +67,7 @@ def rebuild(
 class Rebuild:
     """Fills a catalogue from the objects of one archive, within a transaction of the caller.
 
-    `damaged`: not all could be read of some manifest; `covered`: the number of the checkpoint
+    `gaps`: some manifest is missing, or not all of it could be read; `covered`: the number of the checkpoint
     that stands for the manifests up to its own; `run`: the highest seen anywhere; `begun`: when
     the objects of each run that is followed began to be written, in seconds since 1970.
     """
@@ -82,7 +82,7 @@ class Rebuild:
         self._batch = Batch()
         self._branch = 0
         self._settings_from = 0
-        self.damaged = False
+        self.gaps = False
         self.covered = 0
         self.run = 0
         self.begun: dict[int, int] = {}
@@ -157,6 +157,8 @@ class Rebuild:
         """Report manifests that are missing or others: each names the one before it."""
         about = manifest.about
         if about.previous != head.number:
+            # Its packs are in no manifest then, but for those of which it had the last entries.
+            self.gaps = True
             missing = f"{head.number + 1} to {about.previous}"
             if head.number + 1 == about.previous:
                 missing = str(about.previous)
@@ -184,7 +186,7 @@ class Rebuild:
             contents.damage.append(str(error))
         self._add_entries(contents)
         self._report(found, contents)
-        self.damaged = self.damaged or bool(contents.damage)
+        self.gaps = self.gaps or bool(contents.damage)
         self._add_object(found, _place(found), blake3, ())
         self._observer.advance(files=1)
         return contents

@@ -238,6 +238,11 @@ class _Recovery:
         """Read the packs that no manifest lists, and no other unless wanted."""
         listed = {row.name for row in self._catalogue.objects(Kind.PACK)}
         unlisted = [stored for name, stored in self._listing.packs.items() if name not in listed]
+        if self._job.gaps and which != Packs.ALL:
+            self._observer.problem(
+                "what damaged or missing manifests said may be in packs that others list: "
+                "--packs all reads them too"
+            )
         if which == Packs.NONE:
             with self._catalogue.transaction():
                 for stored in unlisted:
@@ -248,10 +253,6 @@ class _Recovery:
                     f"{unlisted[0].name}: what only they hold is not recovered"
                 )
             return
-        if self._job.damaged and which != Packs.ALL:
-            self._observer.problem(
-                "what the damaged manifests said may be in packs too: --packs all reads them"
-            )
         wanted = self._listing.packs.values() if which == Packs.ALL else unlisted
         self._fetcher.fetch("reading packs", wanted, self._pack)
         with self._catalogue.transaction():
