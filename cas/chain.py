@@ -1,7 +1,8 @@
 """The chain of manifests: each names the hash of the one before, so gaps and forks show.
 
-Of a fork one branch is followed: the one that the expected head is in, else the longest. The
-others are kept apart from it.
+Of a fork one branch is followed: the one that the expected head is in, else the longest; of equal
+ones that with the highest run, which goes on from a catalogue that knew of the others. Those are kept
+apart from it.
 """
 
 from __future__ import annotations
@@ -70,5 +71,6 @@ def _back(
         at = before
 
 
-def _age(manifest: Manifest) -> tuple[int, int, bytes]:
-    return (manifest.number, manifest.about.written, manifest.hash)
+def _age(manifest: Manifest) -> tuple[int, int, int, bytes]:
+    about = manifest.about
+    return (manifest.number, about.run, about.written, manifest.hash)
