@@ -1,8 +1,8 @@
 """The chain of manifests: each names the hash of the one before, so gaps and forks show.
 
 Of a fork one branch is followed: the one that the expected head is in, else the longest; of equal
-ones that with the highest run, which goes on from a catalogue that knew of the others. Those are kept
-apart from it.
+ones that with the highest run, which went on from a catalogue that knew of the others. These are
+kept apart from it.
 """
 
 from __future__ import annotations

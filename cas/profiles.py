@@ -50,9 +50,20 @@ class Terms:
         return max(1, math.ceil(self.window / DAY))
 
     def holds(self, asked: float, until: float | None, now: float) -> bool:
-        """Whether a thaw asked for then is under way or can be read still: no new one is paid."""
-        end = asked + self.longest + self.window if until is None else until
-        return now < end
+        """Whether a thaw asked for then is under way or can be read still: no new one is paid.
+
+        Nothing was asked for in the future: what a wrong clock wrote down would hold for ever.
+        """
+        if until is not None:
+            return now < until
+        return asked - HOUR < now < asked + self.longest + self.window
+
+    def is_open(self, asked: float, now: float) -> bool:
+        """Whether an object can be read, where only reading shows it, however soon it opened.
+
+        So a read does not ask for it anew, which would be paid.
+        """
+        return self.way == Way.READING and asked + self.delay <= now < asked + self.window
 
     def budget(self, rate: float) -> float:
         """Bytes that may be asked for and not yet fetched, at a download of `rate`."""

@@ -67,9 +67,10 @@ def rebuild(
 class Rebuild:
     """Fills a catalogue from the objects of one archive, within a transaction of the caller.
 
-    `gaps`: some manifest is missing, or not all of it could be read; `covered`: the number of the checkpoint
-    that stands for the manifests up to its own; `run`: the highest seen anywhere; `begun`: when
-    the objects of each run that is followed began to be written, in seconds since 1970.
+    `gaps`: some manifest is missing, or not all of it could be read; `covered`: the number of the
+    checkpoint that stands for the manifests up to its own; `run`: the highest seen anywhere;
+    `begun`: when the objects of each run that is followed began to be written, in seconds since
+    1970.
     """
 
     def __init__(

@@ -20,9 +20,11 @@ from functools import partial
 from blake3 import blake3
 
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import STAGED, STORED, UNREAD, Expected
+from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.storage import Heat, Storage, Stored
 from pyarchiver.cas.survey import old_copy
 from pyarchiver.cas.units import count_text
@@ -38,6 +40,7 @@ from pyarchiver.formats.names import parse_name, tag_of
 from pyarchiver.formats.sealed import find_header
 
 _BUFFER = 4 << 20
+_READABLE = (Heat.WARM, Heat.THAWED)
 _USELESS = "of no use, delete it by hand"
 
 
@@ -101,6 +104,7 @@ class _Verification:
         self._tag = tag_of(catalogue.keys.archive_id)
         self._rows = {row.name: row for row in catalogue.expected()}
         self._there: dict[str, Stored] = {}
+        self._terms = settings_of(catalogue).profile.terms
         self._remembers = True
         self.result = VerifyResult()
 
@@ -223,10 +227,10 @@ class _Verification:
         for row in self._rows.values():
             if row.state != STORED or row.name not in self._there:
                 continue
-            if self._there[row.name].heat in (Heat.COLD, Heat.THAWING):
-                self._left_cold(row)
-            else:
+            if self._can_be_read(row):
                 readable.append(row)
+            else:
+                self._left_cold(row)
         random.shuffle(readable)
         readable.sort(key=lambda row: row.checked)
         left = share * sum(row.size for row in readable)
@@ -237,6 +241,20 @@ class _Verification:
             left -= row.size
             chosen.append(row)
         return chosen
+
+    def _can_be_read(self, row: Expected) -> bool:
+        """Whether an object is not cold, or no longer: not every listing tells of thaws."""
+        if self._there[row.name].heat in _READABLE:
+            return True
+        thaw = self._catalogue.thaw(row.id)
+        if thaw is None or not thaw.confirmed:
+            return False
+        try:
+            is_thawed = self._storage.look(row.name).heat in _READABLE
+        except StorageError:
+            # Whoever reads it says what is wrong.
+            return True
+        return is_thawed or self._terms.is_open(thaw.asked, SystemClock().now())
 
     def _left_cold(self, row: Expected) -> None:
         self.result.cold += 1

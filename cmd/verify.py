@@ -48,8 +48,9 @@ def command(console: Console, archive: Path, deep: bool, sample: Fraction | None
     """See whether all objects are in the storage, and are what was sent.
 
     Compares names, sizes, and the checksums that the storage tells of by itself with the catalogue,
-    in one listing: nothing is read or thawed. --deep and --sample read objects as well, cold ones
-    left out. Needs no password. Exit status 3 where anything is missing, different or foreign.
+    in one listing: nothing is read or thawed. --deep and --sample read objects as well; what is
+    cold is left out, unless pyarchiver thaw or a restore asked for it and it can be read now. Needs
+    no password. Exit status 3 where anything is missing, different or foreign.
     """
     from pyarchiver.cas.catalogue import Catalogue
     from pyarchiver.cas.settings import settings_of

@@ -263,6 +263,20 @@ def test_the_measured_rate_bounds_the_next_wave(cold: Cold) -> None:
     assert result.waiting == len(cold.packs())
 
 
+def test_asked_while_the_clock_was_ahead(cold: Cold) -> None:
+    """Thirty years later by a clock that was wrong; then it is right, and the thaw is done."""
+    now = cold.clock.time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cold.clock, "now", lambda: now + 30 * 365 * 24 * HOUR)
+        assert cold.restore().waiting == len(cold.packs())
+    cold.storage.asked = dict.fromkeys(cold.packs(), now)
+    cold.clock.time += cold.storage.delay + 1
+    result = cold.restore()
+    assert (result.waiting, result.restored) == (0, 33)
+    cold.check()
+    cold.asked_once()
+
+
 def test_what_is_warm_is_read_at_once(world: World) -> None:
     cold = Cold(world, Way.REQUEST)
     cold.storage.warm.update(cold.packs()[:4])

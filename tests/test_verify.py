@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from helpers_cli import Place, Sizes, make_tree, noise, small, write
-from helpers_cold import ColdFolder, FakeClock
+from helpers_cold import HOUR, ColdFolder, FakeClock
 from pyarchiver.cas import verify as verifying
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.progress import Quiet
-from pyarchiver.cas.rows import DELETED, STAGED
-from pyarchiver.cas.storage import Checksums, Stored
+from pyarchiver.cas.rows import DELETED, STAGED, ThawRow
+from pyarchiver.cas.storage import Checksums, Heat, Stored
 from pyarchiver.cas.verify import VerifyResult, verify
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
@@ -284,6 +285,40 @@ def test_cold_objects_are_left_out_and_said_to_be(place: Place) -> None:
     assert result.cold_size == sum(path.stat().st_size for path in place.objects("p"))
     assert not observer.problems
     assert not storage.requests
+
+
+class Mute(ColdFolder):
+    """Objects are cold in its listing, whatever they are."""
+
+    def list(self) -> Iterator[Stored]:
+        return (Stored(found.name, found.size, Heat.COLD) for found in super().list())
+
+
+@pytest.mark.parametrize("way", ["request", "reading"])
+def test_what_was_thawed_is_read_though_the_listing_calls_it_cold(
+    place: Place, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """And what is not open, or may be sealed again, is left alone: a read would ask for it."""
+    with Catalogue.open(place.archive, write=True) as catalogue, catalogue.transaction():
+        profile = {"profile": "ovh-cloud-archive", "profile.thaw": way}
+        catalogue.set_settings({**catalogue.settings, **profile})
+    clock = FakeClock()
+    monkeypatch.setattr(SystemClock, "now", lambda self: clock.now())
+    storage = Mute(place.storage, clock, blind=way == "reading")
+    asked = [path.name for path in place.objects("p")[:2]]
+    with Catalogue.open(place.archive, write=True) as catalogue:
+        for row in catalogue.expected():
+            if row.name in asked:
+                storage.thaw(row.name, 1, "")
+                ready = clock.now() + storage.delay
+                catalogue.record_thaw(row.id, ThawRow(clock.now(), ready, None))
+    names = len(place.objects())
+    for hours, read in ((1, 0), (5, 2), (40, 0)):
+        clock.time += (hours - 1) * HOUR
+        result, observer = verified(place, ALL, storage)
+        assert (result.read, result.cold) == (read, names - read), hours
+        assert not observer.problems
+        assert dict(storage.requests) == dict.fromkeys(asked, 1)
 
 
 def test_an_archive_that_cannot_be_written_to(
