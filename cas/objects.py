@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from blake3 import blake3
 
 from pyarchiver.cas.storage import Readable
 from pyarchiver.formats.block import read_block, read_cut_block
-from pyarchiver.formats.entry import Entry, PartJoiner, decode_entries
+from pyarchiver.formats.entry import (
+    CHUNK_PART,
+    Entry,
+    PartJoiner,
+    chunk_parts,
+    decode_entries,
+)
 from pyarchiver.formats.errors import ColdError, DamagedError, FormatError, StorageError
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
@@ -73,35 +81,59 @@ def open_object(
 
 
 class ChunkMap:
-    """Where the chunks of a pack are, from the bodies of its index."""
+    """Where the chunks of a pack are, from the bodies of its index; 50 bytes a chunk."""
 
     def __init__(self, indexes: Iterable[Index]) -> None:
         self.blocks: list[Placed] = []
         self.firsts: list[int] = []
-        self.lengths: list[int] = []
-        ids = []
+        self._ends = array("Q", [0])
+        parts = []
         for index in indexes:
-            at = len(self.lengths)
+            at = self.chunks
             for record in index.records:
                 if record.type == Type.BLOCK:
                     self.blocks.append(record)
                     self.firsts.append(at)
                     at += record.chunks
-            self.lengths += index.lengths
-            ids.append(index.ids)
-        self.ids = b"".join(ids)
+            # The first is where the last of the one before ends.
+            ends = accumulate(index.lengths, initial=self._ends.pop())
+            self._ends.extend(ends)
+            parts.append(chunk_parts(index.lengths, index.ids))
+        self._parts = b"".join(parts)
+
+    @property
+    def chunks(self) -> int:
+        """How many there are."""
+        return len(self._ends) - 1
 
     def chunk_id(self, ordinal: int) -> bytes:
         """The id of a chunk."""
-        return self.ids[ordinal * CHUNK_ID_SIZE : (ordinal + 1) * CHUNK_ID_SIZE]
+        end = (ordinal + 1) * CHUNK_PART
+        return self._parts[end - CHUNK_ID_SIZE : end]
+
+    def size(self, first: int, count: int = 1) -> int:
+        """Bytes of chunks one after another."""
+        return self._ends[first + count] - self._ends[first]
+
+    def starts(self, first: int, count: int) -> list[int]:
+        """Where chunks begin that stand one after another from 0, and where the last ends."""
+        return [end - self._ends[first] for end in self._ends[first : first + count + 1]]
+
+    def parts(self, first: int, count: int) -> memoryview:
+        """What a run is in a file hash. Raises DamagedError where the pack has no such chunks."""
+        self._check(first, count)
+        return memoryview(self._parts)[first * CHUNK_PART : (first + count) * CHUNK_PART]
+
+    def _check(self, first: int, count: int) -> None:
+        if first + count > self.chunks:
+            raise DamagedError("content beyond the end of its pack")
 
     def pieces(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
         """A run cut at block borders: (block, first ordinal, count) of each piece.
 
         Raises DamagedError where the pack has no such chunks.
         """
-        if first + count > len(self.lengths):
-            raise DamagedError("content beyond the end of its pack")
+        self._check(first, count)
         while count:
             block = bisect_right(self.firsts, first) - 1
             here = min(count, self.firsts[block] + self.blocks[block].chunks - first)
@@ -129,7 +161,6 @@ def read_chunks(found: OpenObject, chunk_map: ChunkMap, block: int, wanted: set[
     A block that is cut or altered yields the chunks before the damage.
     """
     first, placed = chunk_map.firsts[block], chunk_map.blocks[block]
-    lengths = chunk_map.lengths[first : first + placed.chunks]
     failure = "does not match its id"
     try:
         read = read_block(read_record(found.opener, placed))
@@ -142,9 +173,7 @@ def read_chunks(found: OpenObject, chunk_map: ChunkMap, block: int, wanted: set[
             read = read_cut_block(rest)
         except FormatError:
             return Chunks(first, memoryview(b""), [], dict.fromkeys(wanted, failure))
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
+    starts = chunk_map.starts(first, placed.chunks)
     chunks = Chunks(first, memoryview(read.data), starts)
     for ordinal in wanted:
         start, end = starts[ordinal - first], starts[ordinal - first + 1]
@@ -154,6 +183,7 @@ def read_chunks(found: OpenObject, chunk_map: ChunkMap, block: int, wanted: set[
     return chunks
 
 
+_DAMAGES = 1000
 LOST = -1
 """The type of a record that could not be read: what stands beside it does not belong together."""
 
@@ -250,9 +280,10 @@ def entries_of(contents: Contents) -> Iterator[Entry]:
     """The entries in an object's records; those that are impossible are added to its damage."""
     joiner = PartJoiner()
     for kind, body in contents.records:
+        skipped: list[str] = []
         try:
             if kind == Type.ENTRIES:
-                yield from decode_entries(body, contents.damage)
+                yield from decode_entries(body, skipped)
             elif kind == Type.PART:
                 entry = joiner.add(body)
                 if entry is not None:
@@ -260,4 +291,6 @@ def entries_of(contents: Contents) -> Iterator[Entry]:
             elif kind == LOST:
                 joiner = PartJoiner()
         except FormatError as error:
-            contents.damage.append(str(error))
+            skipped.append(str(error))
+        # Each word is reported; a record that is all wrong has up to a hundred.
+        contents.damage += skipped[: max(1, _DAMAGES - len(contents.damage))]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -16,14 +16,16 @@ from typing import NamedTuple
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objects import ChunkMap
 from pyarchiver.cas.rows import ObjectRow
-from pyarchiver.formats.entry import Hole, Node, hash_content
+from pyarchiver.formats.aead import Buffer
+from pyarchiver.formats.entry import Hole, Node, Run, chunks_max, hash_parts, hole_part
 from pyarchiver.formats.errors import DamagedError
 from pyarchiver.formats.header import HEADER_MAX, Kind, parse_front
 from pyarchiver.formats.names import object_name
 from pyarchiver.formats.payload import FRAME_SIZE, Index
 from pyarchiver.formats.sealed import SEGMENT, Layout
 
-_MAPS_KEPT = 16
+# 50 MB of chunk maps: some 2,000 packs of photos.
+_CHUNKS_KEPT = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -65,15 +67,6 @@ class Needed:
     read: int
 
 
-@dataclass(slots=True)
-class Located:
-    """A file's content found: pieces by object row, chunks in order, objects that are unknown."""
-
-    pieces: list[tuple[int, Piece]] = field(default_factory=list)
-    chunks: list[tuple[bytes, int] | int] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-
 class Plan:
     """Targets and pieces, as they are added; then read object by object."""
 
@@ -81,7 +74,8 @@ class Plan:
         self._catalogue = catalogue
         self._file_key = catalogue.keys.file_key
         self._archive_id = catalogue.keys.archive_id
-        self._maps: OrderedDict[bytes, tuple[ObjectRow, ChunkMap] | None] = OrderedDict()
+        self._maps: OrderedDict[bytes, tuple[ObjectRow, ChunkMap]] = OrderedDict()
+        self._chunks = 0
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA cache_size = -32768")
         self._db.execute(
@@ -99,51 +93,76 @@ class Plan:
         """Forget it all."""
         self._db.close()
 
-    def locate(self, node: Node) -> Located:
-        """Where a file's chunks are.
+    def locate(self, node: Node) -> list[str]:
+        """Check a file's content against the indexes; returns the names of objects that miss.
 
-        Raises DamagedError where what the objects say does not add up to this file.
+        Raises DamagedError where what the objects say does not add up to this file. Costs no more
+        than the file's size allows, whatever the runs say, and no memory for them.
         """
-        found = Located()
+        if sum(run.chunks for run in runs_of(node)) > chunks_max(node.size):
+            raise DamagedError("its content is of more chunks than its size allows")
+        missing = {
+            object_name(self._archive_id, Kind.PACK, 0, object_id): None
+            for object_id in dict.fromkeys(run.object_id for run in runs_of(node))
+            if self._map(object_id) is None
+        }
+        if missing:
+            return list(missing)
+        size = 0
+
+        def parts() -> Iterator[Buffer]:
+            nonlocal size
+            for part in node.content:
+                if isinstance(part, Hole):
+                    size += part.length
+                    yield hole_part(part.length)
+                else:
+                    chunk_map = self._known(part.object_id)[1]
+                    yield chunk_map.parts(part.first, part.chunks)
+                    size += chunk_map.size(part.first, part.chunks)
+
+        file_hash = hash_parts(self._file_key, node.size, parts())
+        if size != node.size or file_hash != node.file_hash:
+            raise DamagedError("its chunks do not add up to the file")
+        return []
+
+    def chunks_of(self, node: Node) -> Iterator[tuple[bytes, int] | int]:
+        """The chunks (id, length) and holes (length) of a file that was located, in order."""
+        for part in node.content:
+            if isinstance(part, Hole):
+                yield part.length
+                continue
+            chunk_map = self._known(part.object_id)[1]
+            for ordinal in range(part.first, part.first + part.chunks):
+                yield chunk_map.chunk_id(ordinal), chunk_map.size(ordinal)
+
+    def pieces_of(self, node: Node) -> Iterator[tuple[int, Piece]]:
+        """(object row, piece) of a file that was located, in order."""
         offset = 0
         for part in node.content:
             if isinstance(part, Hole):
-                found.chunks.append(part.length)
                 offset += part.length
                 continue
-            known = self._map(part.object_id)
-            if known is None:
-                name = object_name(self._archive_id, Kind.PACK, 0, part.object_id)
-                if name not in found.missing:
-                    found.missing.append(name)
-                continue
-            row, chunk_map = known
+            row, chunk_map = self._known(part.object_id)
             for block, first, count in chunk_map.pieces(part.first, part.chunks):
-                lengths = chunk_map.lengths[first : first + count]
-                ids = (chunk_map.chunk_id(ordinal) for ordinal in range(first, first + count))
-                found.chunks += zip(ids, lengths, strict=True)
-                size = sum(lengths)
-                found.pieces.append((row.id, Piece(block, first, count, 0, offset, size)))
+                size = chunk_map.size(first, count)
+                yield row.id, Piece(block, first, count, 0, offset, size)
                 offset += size
-        if not found.missing:
-            file_hash = hash_content(self._file_key, node.size, found.chunks)
-            if offset != node.size or file_hash != node.file_hash:
-                raise DamagedError("its chunks do not add up to the file")
-        return found
 
     def add(
-        self, path: bytes, version: int, node: Node, located: Located, begun: bool, deleted: bool
-    ) -> None:
-        """Plan a file whose content is located."""
+        self, path: bytes, version: int, node: Node, pieces: Iterable[tuple[int, Piece]],
+        begun: bool, deleted: bool,
+    ) -> None:  # fmt: skip
+        """Plan a file of these pieces."""
         self.files += 1
         self.size += node.size
+        count = self._db.executemany(
+            "INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((row, *piece._replace(target=self.files)) for row, piece in pieces),
+        ).rowcount
         self._db.execute(
             "INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (self.files, path, version, len(located.pieces), node.size, begun, deleted),
-        )
-        self._db.executemany(
-            "INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((row, *piece._replace(target=self.files)) for row, piece in located.pieces),
+            (self.files, path, version, max(0, count), node.size, begun, deleted),
         )
 
     def target(self, target: int) -> Target:
@@ -179,40 +198,40 @@ class Plan:
     def deleted(self) -> tuple[int, int]:
         """(bytes of deleted paths, bytes of them that other files of the plan have too)."""
         total = shared = 0
+        # What stands is known before it is looked for.
         query = (
-            "SELECT p.object, p.block, p.first, p.chunks, t.deleted"
-            " FROM pieces p JOIN targets t ON t.id = p.target ORDER BY p.object, p.block"
+            "SELECT p.object, p.block, p.first, p.chunks, t.deleted FROM pieces p"
+            " JOIN targets t ON t.id = p.target ORDER BY p.object, p.block, t.deleted"
         )
         for (row, _), pieces in groupby(self._db.execute(query), itemgetter(0, 1)):
             there: set[int] = set()
-            gone: list[int] = []
+            size = self.chunk_map(row).size
             for _, _, first, chunks, deleted in pieces:
                 ordinals = range(first, first + chunks)
-                gone.extend(ordinals) if deleted else there.update(ordinals)
-            if gone:
-                lengths = self.chunk_map(row).lengths
-                total += sum(lengths[ordinal] for ordinal in gone)
-                shared += sum(lengths[ordinal] for ordinal in gone if ordinal in there)
+                if not deleted:
+                    there.update(ordinals)
+                    continue
+                total += size(first, chunks)
+                if there:
+                    shared += sum(size(ordinal) for ordinal in ordinals if ordinal in there)
         return total, shared
 
     def chunk_map(self, row: int) -> ChunkMap:
         """Where the chunks of an object are."""
-        known = self._map(self._catalogue.object_by_row(row).object_id)
-        assert known is not None
-        return known[1]
+        return self._known(self._catalogue.object_by_row(row).object_id)[1]
 
     def blocks(self, row: int) -> list[int]:
         """The blocks of an object that are still to be read, as they lie in it."""
         query = "SELECT DISTINCT block FROM pieces WHERE object = ? ORDER BY block"
         return [block for (block,) in self._db.execute(query, (row,))]
 
-    def pieces(self, row: int, block: int) -> list[Piece]:
-        """What is to be written of a block."""
+    def pieces(self, row: int, block: int) -> Iterator[Piece]:
+        """What is to be written of a block: a chunk may stand in millions of files."""
         query = (
             "SELECT block, first, chunks, target, offset, size FROM pieces"
             " WHERE object = ? AND block = ? ORDER BY first"
         )
-        return [Piece(*values) for values in self._db.execute(query, (row, block))]
+        return (Piece(*values) for values in self._db.execute(query, (row, block)))
 
     def done(self, row: int, block: int) -> None:
         """Forget the pieces of a block: they are written, or given up."""
@@ -222,16 +241,27 @@ class Plan:
         """To be called when all is added, before it is read."""
         self._db.execute("CREATE INDEX by_object ON pieces (object, block, first)")
 
+    def _known(self, object_id: bytes) -> tuple[ObjectRow, ChunkMap]:
+        known = self._map(object_id)
+        assert known is not None
+        return known
+
     def _map(self, object_id: bytes) -> tuple[ObjectRow, ChunkMap] | None:
         if object_id in self._maps:
             self._maps.move_to_end(object_id)
             return self._maps[object_id]
         row = self._catalogue.object_by_id(object_id)
-        found = None
-        if row is not None:
-            bodies = self._catalogue.indexes(row.id)
-            found = (row, ChunkMap(Index.decode(body) for body in bodies)) if bodies else None
+        bodies = self._catalogue.indexes(row.id) if row else []
+        if row is None or not bodies:
+            return None
+        found = row, ChunkMap(Index.decode(body) for body in bodies)
         self._maps[object_id] = found
-        if len(self._maps) > _MAPS_KEPT:
-            self._maps.popitem(last=False)
+        self._chunks += found[1].chunks
+        while self._chunks > _CHUNKS_KEPT and len(self._maps) > 1:
+            self._chunks -= self._maps.popitem(last=False)[1][1].chunks
         return found
+
+
+def runs_of(node: Node) -> Iterator[Run]:
+    """The content of a file but its holes."""
+    return (part for part in node.content if isinstance(part, Run))

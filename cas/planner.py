@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from io import FileIO
 
 from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.plan import Located, Needed, Piece, Plan
+from pyarchiver.cas.plan import Needed, Piece, Plan
 from pyarchiver.cas.progress import Observer, show
 from pyarchiver.cas.rows import VersionRow
 from pyarchiver.cas.select import Selection
 from pyarchiver.cas.tree import PathError, Tree, check_path, part_name
 from pyarchiver.formats.entry import EntryKind, Node, decode_node
 from pyarchiver.formats.errors import FormatError
-from pyarchiver.formats.keys import ArchiveKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,53 +144,66 @@ class Planner:
         return leader != path
 
     def _file(self, path: bytes, row: VersionRow, node: Node) -> None:
-        located = self.plan.locate(node)
-        if located.missing:
-            self.fail(path, f"missing {', '.join(located.missing)}")
+        missing = self.plan.locate(node)
+        if missing:
+            self.fail(path, f"missing {', '.join(missing)}")
             return
-        begun = False
-        if self._tree is not None:
-            if not self._make_room(self._tree, path, node, located):
-                return
-            begun = self._go_on(self._tree, part_name(path, row.sequence), located)
-        deleted = self._tree is None and self._is_deleted(row)
-        self.plan.add(path, row.sequence, node, located, begun, deleted)
+        if self._tree is None:
+            pieces = self.plan.pieces_of(node)
+            self.plan.add(path, row.sequence, node, pieces, False, self._is_deleted(row))
+        elif self._make_room(self._tree, path, node):
+            self._add(self._tree, path, row, node)
+
+    def _add(self, tree: Tree, path: bytes, row: VersionRow, node: Node) -> None:
+        """Plan a file, but not the pieces that an earlier restore wrote."""
+        pieces = self.plan.pieces_of(node)
+        descriptor = tree.begun(part_name(path, row.sequence))
+        if descriptor is None:
+            self.plan.add(path, row.sequence, node, pieces, False, False)
+            return
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            left = (each for each in pieces if not self._holds(file, *each))
+            self.plan.add(path, row.sequence, node, left, True, False)
 
     def _is_deleted(self, row: VersionRow) -> bool:
         """Of a snapshot's paths none is: they were all there."""
         return self._selection.run is None and not self._catalogue.is_newest(row)
 
-    def _go_on(self, tree: Tree, part: bytes, located: Located) -> bool:
-        """Leave out the pieces that an earlier restore wrote; whether there is such a file."""
-        descriptor = tree.begun(part)
-        if descriptor is None:
-            return False
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            located.pieces = [
-                (row, piece) for row, piece in located.pieces if not self._holds(file, row, piece)
-            ]
-        return True
-
     def _holds(self, file: FileIO, row: int, piece: Piece) -> bool:
         chunk_map, key = self.plan.chunk_map(row), self._catalogue.keys.chunk_id
         file.seek(piece.offset)
         return all(
-            key(file.read(chunk_map.lengths[ordinal])) == chunk_map.chunk_id(ordinal)
+            key(file.read(chunk_map.size(ordinal))) == chunk_map.chunk_id(ordinal)
             for ordinal in range(piece.first, piece.first + piece.chunks)
         )
 
-    def _make_room(self, tree: Tree, path: bytes, node: Node, located: Located) -> bool:
+    def _make_room(self, tree: Tree, path: bytes, node: Node) -> bool:
         """Whether the file is to be written, after a look at what is there."""
         found = tree.found(path)
         if found is None:
             return True
         alike = stat.S_ISREG(found.st_mode) and found.st_size == node.size
-        if alike and _same_content(tree, path, located, self._catalogue.keys):
+        if alike and self._same_content(tree, path, node):
             tree.dress(path, node)
             self.good(path, node)
             self.result.kept += 1
             return False
         return self.may_replace(path, found)
+
+    def _same_content(self, tree: Tree, path: bytes, node: Node) -> bool:
+        try:
+            descriptor = tree.open_existing(path)
+        except OSError:
+            return False
+        key = self._catalogue.keys.chunk_id
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            for part in self.plan.chunks_of(node):
+                if isinstance(part, int):
+                    if not _all_zero(file.read, part):
+                        return False
+                elif key(file.read(part[1])) != part[0]:
+                    return False
+        return True
 
     def may_replace(self, path: bytes, found: os.stat_result) -> bool:
         """Whether what is at a path may go: only with --overwrite, and never a folder."""
@@ -212,21 +224,6 @@ class Planner:
         """Report a path that cannot be restored."""
         self.result.failed += 1
         self._observer.problem(f"{show(path)}: not restored: {reason}")
-
-
-def _same_content(tree: Tree, path: bytes, located: Located, keys: ArchiveKeys) -> bool:
-    try:
-        descriptor = tree.open_existing(path)
-    except OSError:
-        return False
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        for part in located.chunks:
-            if isinstance(part, int):
-                if not _all_zero(file.read, part):
-                    return False
-            elif keys.chunk_id(file.read(part[1])) != part[0]:
-                return False
-    return True
 
 
 def _all_zero(read: Callable[[int], bytes], length: int) -> bool:

@@ -37,6 +37,8 @@ from pyarchiver.formats.payload import Type
 from pyarchiver.formats.records import PackInfo, RunComplete, Settings
 
 _BATCH = 10_000
+# An entry may be large, and zstd makes little of many that are equal.
+_BATCH_BYTES = 16 << 20
 
 
 def rebuild(
@@ -80,7 +82,7 @@ class Rebuild:
         self._stock = stock
         self._catalogue = catalogue
         self._observer = observer
-        self._batch = Batch()
+        self._batch, self._batch_bytes = Batch(), 0
         self._branch = 0
         self._settings_from = 0
         self.gaps = False
@@ -260,8 +262,10 @@ class Rebuild:
 
     def _add_entries(self, contents: Contents) -> None:
         for entry in entries_of(contents):
-            self._batch.versions.append(_version(entry))
-            if len(self._batch.versions) >= _BATCH:
+            version = _version(entry)
+            self._batch.versions.append(version)
+            self._batch_bytes += len(entry.path) + len(version.fields)
+            if len(self._batch.versions) >= _BATCH or self._batch_bytes >= _BATCH_BYTES:
                 self.flush()
 
     def flush(self) -> None:
@@ -270,7 +274,7 @@ class Rebuild:
         if left_out:
             entries = count_text(left_out, "entry", "entries")
             self._observer.problem(f"left out: {entries} of too many forks")
-        self._batch = Batch()
+        self._batch, self._batch_bytes = Batch(), 0
 
 
 def _place(found: Found) -> str:

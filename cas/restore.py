@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,7 +202,7 @@ class _Writer:
                 ready, chunks = under_way.popleft()
                 yield ready, chunks.result()
 
-    def _block(self, name: str, pieces: list[Piece], chunks: Chunks) -> None:
+    def _block(self, name: str, pieces: Iterable[Piece], chunks: Chunks) -> None:
         for piece in pieces:
             ordinals = range(piece.first, piece.first + piece.chunks)
             bad = next((chunks.bad[o] for o in ordinals if o in chunks.bad), None)

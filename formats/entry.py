@@ -9,7 +9,7 @@ Because it names objects, a file that cannot be restored can say what it lacks.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -19,9 +19,10 @@ import zstandard
 from blake3 import blake3
 
 from pyarchiver.formats import wire
+from pyarchiver.formats.aead import Buffer
 from pyarchiver.formats.errors import DamagedError, FormatError
 from pyarchiver.formats.keys import ID_SIZE
-from pyarchiver.formats.payload import RECORD_MAX, Type
+from pyarchiver.formats.payload import CHUNK_ID_SIZE, RECORD_MAX, Type
 
 PART_SIZE = 1 << 20
 PARTS_MAX = 64
@@ -32,6 +33,7 @@ NUMBER_END = 1 << 56
 # Impossible entries in one record before the rest of it is not worth a look.
 _BAD_MAX = 100
 _SIZE, _HOLE, _CHUNK = struct.Struct("<Q"), struct.Struct("<BQ"), struct.Struct("<BI")
+CHUNK_PART = _CHUNK.size + CHUNK_ID_SIZE
 _FIELDS = (
     "kind", "mode", "mtime", "uid", "gid", "user", "group",
     "size", "hash", "runs", "link", "hardlink", "xattr",
@@ -198,18 +200,50 @@ def _part(value: object) -> Run | Hole:
     raise DamagedError("impossible content of a file")
 
 
+def chunks_max(size: int) -> int:
+    """How many chunks a file of that size may have: what reading it takes is bounded by its size.
+
+    Ours has chunks of 2 KiB at least, but for the last.
+    """
+    return 1024 + size // 256
+
+
 def hash_content(file_key: bytes, size: int, parts: Iterable[tuple[bytes, int] | int]) -> bytes:
     """The file hash: keyed BLAKE3 of the size, then chunks (id, length) and holes (length).
 
     Covers every byte through the chunk ids, and needs none of them read again.
     """
-    packed = [_SIZE.pack(size)]
+    packed: list[Buffer] = []
     for part in parts:
         if isinstance(part, int):
-            packed.append(_HOLE.pack(0, part))
+            packed.append(hole_part(part))
         else:
             packed += (_CHUNK.pack(1, part[1]), part[0])
-    return blake3(b"".join(packed), key=file_key).digest()
+    return hash_parts(file_key, size, (b"".join(packed),))
+
+
+def hash_parts(file_key: bytes, size: int, parts: Iterable[Buffer]) -> bytes:
+    """The file hash of parts that are packed already; several may come as one."""
+    hasher = blake3(_SIZE.pack(size), key=file_key)
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
+
+
+def hole_part(length: int) -> bytes:
+    """What a hole is in a file hash."""
+    return _HOLE.pack(0, length)
+
+
+def chunk_parts(lengths: Sequence[int], ids: Buffer) -> bytes:
+    """What chunks are in a file hash: CHUNK_PART bytes each, the id at the end of them."""
+    packed: list[Buffer] = []
+    for number, length in enumerate(lengths):
+        packed += (
+            _CHUNK.pack(1, length),
+            ids[number * CHUNK_ID_SIZE : (number + 1) * CHUNK_ID_SIZE],
+        )
+    return b"".join(packed)
 
 
 def entry_records(

@@ -867,6 +867,8 @@ class Archive:
         """Chunks and holes of a file; refused, at the latest at its end, where not right (10.4)."""
         keys = self.objects[0].keys
         parts = blake3(struct.pack("<Q", entry.fields["size"]), key=keys.file)
+        chunks = sum(run[2] for run in entry.fields["runs"] if type(run) is not int)
+        need(chunks <= 1024 + entry.fields["size"] // 256, "so many chunks")
         size = 0
         for run in entry.fields["runs"]:
             if type(run) is int:

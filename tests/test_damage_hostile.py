@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +16,12 @@ import pytest
 from helpers_cli import PASSWORD, Place, Sizes, contents, noise, patched, small, tree_of, write
 from pyarchiver.cas import tree
 from pyarchiver.cas.decrypt import decrypt
-from pyarchiver.cas.planner import Request
+from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.objects import ChunkMap
+from pyarchiver.cas.planner import PlanResult, Request, plan
 from pyarchiver.cas.progress import Quiet
+from pyarchiver.cas.rebuild import rebuild
+from pyarchiver.cas.unlock import Keyring
 from pyarchiver.formats import keys
 from pyarchiver.formats.aead import AEGIS256
 from pyarchiver.formats.block import STORED, block_head, compressor
@@ -34,7 +39,7 @@ from pyarchiver.formats.entry import (
 from pyarchiver.formats.errors import ArchiverError
 from pyarchiver.formats.header import Header, Kind, new_header
 from pyarchiver.formats.keys import ReadKeys, Slot
-from pyarchiver.formats.payload import Index, PayloadWriter, Placed, Type
+from pyarchiver.formats.payload import RECORD_MAX, Index, PayloadWriter, Placed, Type
 from pyarchiver.formats.records import About, PackInfo, RunComplete, Settings
 from pyarchiver.formats.sealed import Layout, seal_object
 
@@ -292,6 +297,94 @@ def test_content_that_is_not_there(tmp_path: Path, what: str) -> None:
     else:
         assert not made.exists()
         assert any(problem.startswith("bad:") for problem in observer.problems)
+
+
+def _many_chunks(forger: Forger, count: int, size: int) -> tuple[list[bytes], Node]:
+    """(chunks, a file of all of them in one run)."""
+    chunks = [noise(number, size) for number in range(count)]
+    return chunks, forger.file(*enumerate(chunks))._replace(
+        content=(Run(forger.pack_id, 0, count),)
+    )
+
+
+def _repeated(forger: Forger, node: Node, chunks: list[bytes], times: int) -> Node:
+    """The file so many times one after another, its size and hash right."""
+    parts = [(forger.keys.chunk_id(chunk), len(chunk)) for chunk in chunks] * times
+    size = node.size * times
+    digest = hash_content(forger.keys.file_key, size, parts)
+    return node._replace(size=size, file_hash=digest, content=node.content * times)
+
+
+def _planned(tmp_path: Path, data: bytes) -> tuple[PlanResult, Quiet, int]:
+    """What a restore of one pack would do, what it says, and the memory that planning it takes."""
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects" / "pack").write_bytes(data)
+    folder, observer = ObjectFolder(tmp_path / "objects"), Quiet()
+    catalogue, _ = rebuild(folder, Keyring(PASSWORD), tmp_path / "x.archive", observer)
+    with catalogue:
+        tracemalloc.start()
+        try:
+            result = plan(catalogue, Request(), observer)
+            return result, observer, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+def test_runs_that_repeat_each_other_cost_no_memory(tmp_path: Path) -> None:
+    """500 times all of a pack: honest, if somebody has such a file, and planned as it is read."""
+    forger = Forger()
+    chunks, node = _many_chunks(forger, 1000, 300)
+    node = _repeated(forger, node, chunks, 500)
+    assert forger.header
+    entries = forger.records([(b"repeats", node)])
+    data, _ = forger.seal(forger.header, forger.key, entries, chunks, About(1, 0, bytes(32)))
+    result, observer, memory = _planned(tmp_path, data)
+    assert not observer.problems
+    assert (result.files, result.size) == (1, 150_000_000)
+    assert memory < 4 << 20
+
+
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_runs_of_more_chunks_than_the_size_allows(tmp_path: Path, size: int) -> None:
+    """40,000 runs of all the smallest chunks that a pack can hold would be 160 million of them."""
+    forger = Forger()
+    chunks, node = _many_chunks(forger, 4000, size)
+    node = node._replace(size=node.size * 40_000, content=node.content * 40_000)
+    assert forger.header
+    entries = forger.records([(b"bad", node)])
+    data, _ = forger.seal(forger.header, forger.key, entries, chunks, About(1, 0, bytes(32)))
+    with patched((ChunkMap, "parts", lambda *_: pytest.fail("looked at"))):
+        result, observer, _ = _planned(tmp_path, data)
+    assert observer.problems == [
+        "bad: not restored: its content is of more chunks than its size allows"
+    ]
+    assert result.lost == 1
+
+
+def test_entries_that_expand_fill_no_memory(tmp_path: Path) -> None:
+    """One in 150 bytes of a pack, each of 4 MiB: equal attributes throughout."""
+    forger = Forger()
+    pack = compressor(3, RECORD_MAX)
+    records = []
+    for number in range(1, 41):
+        node = Node(EntryKind.FOLDER, 0o755, 1, xattrs={b"user.a": bytes(RECORD_MAX - 1000)})
+        entry = encode_entry(b"%d" % number, 1, number, encode_node(node))
+        records.append((Type.ENTRIES, pack.compress(entry)))
+    assert forger.header
+    data, _ = forger.seal(forger.header, forger.key, records, [GOOD], About(1, 0, bytes(32)))
+    (tmp_path / "pack").write_bytes(data)
+    assert len(data) < 60_000
+    tracemalloc.start()
+    try:
+        catalogue, _ = rebuild(
+            ObjectFolder(tmp_path / "pack"), Keyring(PASSWORD), tmp_path / "x.archive", Quiet()
+        )
+        memory = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    with catalogue:
+        assert catalogue.highest_sequence() == 40
+    assert memory < 80 << 20
 
 
 def test_names_of_one_file_that_differ_in_content(tmp_path: Path) -> None:

@@ -628,8 +628,10 @@ class Destination:
 
 def pieces_of(archive: Archive, state: State) -> Iterator[bytes | int]:
     """The content of a file: chunks, and lengths of holes; checked before the first (10.3)."""
-    content: list[tuple[Object, int] | int] = []
+    content: list[tuple[Object, int, int] | int] = []
     missing = []
+    chunks = sum(0 if isinstance(run, int) else run[2] for run in state.runs)
+    check(chunks <= 1024 + state.size // 256, "its content has more chunks than its size allows")
     hasher = blake3(struct.pack("<Q", state.size), key=archive.keys.file)
     total = 0
     for run in state.runs:
@@ -647,13 +649,16 @@ def pieces_of(archive: Archive, state: State) -> Iterator[bytes | int]:
         for ordinal in range(first, first + count):
             hasher.update(b"\1" + struct.pack("<I", table[ordinal].length) + table[ordinal].id)
             total += table[ordinal].length
-            content.append((pack, ordinal))
+        content.append((pack, first, count))
     check(not missing, "it needs " + ", ".join(dict.fromkeys(missing)))
     check(total == state.size and hasher.digest() == state.hash, "its content is not what it was")
 
     def pieces() -> Iterator[bytes | int]:
         for item in content:
-            yield item if isinstance(item, int) else item[0].chunk(item[1])
+            if isinstance(item, int):
+                yield item
+            else:
+                yield from (item[0].chunk(item[1] + number) for number in range(item[2]))
 
     return pieces()
 
