@@ -41,7 +41,7 @@ from helpers_cli import (
     words,
     write,
 )
-from pyarchiver.cas import archiver, courier, database, local, log
+from pyarchiver.cas import archiver, courier, database, kit, local, log
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.intake import Intake
 from pyarchiver.cas.local import LocalStorage
@@ -96,6 +96,7 @@ STEPS: dict[str, tuple[object, str]] = {
     "stage_checkpoint": (Catalogue, "stage_checkpoint"),
     "add_snapshot": (Catalogue, "add_snapshot"),
     "abandon_run": (Catalogue, "abandon_run"),
+    "kit": (kit, "write_plain"),
     "send": (courier.Courier, "send"),
     "resend": (courier.Courier, "resend"),
     "commit": (database.Transaction, "__exit__"),
@@ -263,7 +264,9 @@ class Check:
             self.expect(whole, f"{row.name} is not what the catalogue says")
         numbers = [row.number for row in rows if row.kind == Kind.MANIFEST]
         self.expect(numbers == list(range(1, len(numbers) + 1)), f"manifests {numbers}")
-        self.expect(len([r for r in rows if r.kind == Kind.PACK]) >= 5, "fewer than five packs")
+        kinds = Counter(row.kind for row in rows)
+        self.expect(kinds[Kind.PACK] >= 5, "fewer than five packs")
+        self.expect(kinds[Kind.KIT] == place.kit, f"{kinds[Kind.KIT]} kits")
 
     def packs(self) -> None:
         """No chunk and no entry stands in two packs."""
@@ -344,7 +347,7 @@ class Scenario:
     """The state in which the run that is ended begins: what is kept in `base`."""
 
     def __init__(self, work: Path, name: str) -> None:
-        self.place = Place(work / "place", kit=name == "kit")
+        self.place = Place(work / "place", kit=True)
         self._base = work / "base"
         self._report = work / "report.json"
         self._snapshots = 1
@@ -372,7 +375,7 @@ class Scenario:
         elif name == "nothing":
             assert forked(lambda: bool(run_on(self.place))) == 0
         else:
-            assert name in ("first", "kit")
+            assert name == "first"
         self.place.work.rename(self._base)
 
     def reset(self) -> None:

@@ -168,7 +168,7 @@ def small(sizes: Sizes) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Place:
-    """An archive, its source and its storage, all below one folder."""
+    """An archive, its source and its storage, all below one folder; with a kit, or without."""
 
     work: Path
     kit: bool = False

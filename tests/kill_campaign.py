@@ -56,7 +56,7 @@ class Life:
     """One archive, killed again and again."""
 
     def __init__(self, work: Path, report: Report, chosen: random.Random) -> None:
-        self.place = Place(work)
+        self.place = Place(work, kit=True)
         self._report = report
         self._chosen = chosen
         self.seconds = 0.0

@@ -110,7 +110,7 @@ def main(work: Path, last: int, when: str) -> None:
     ):
         # The spool apart from the storage, as for one in the network.
         LocalStorage.spool = apart  # type: ignore[assignment]
-        run_on(Place(work))
+        run_on(Place(work, kit=True))
     print(commits.count)
 
 
