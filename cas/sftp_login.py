@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +28,8 @@ _TIMEOUT = 30
 _ALIVE_EVERY, _ALIVE_COUNT = 15, 4
 # paramiko has a window of its own, which is not OpenSSH's 2 MiB: 16 MiB in a round trip.
 _WINDOW, _PACKET = 16 << 20, 1 << 18
-# What is sent is sealed already, and AES in hardware is twice as fast as the default.
+# What is sent is sealed already, and AES in hardware is twice as fast as the default. Where ssh's
+# own configuration names ciphers, those count.
 _CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 _SOCKET_BUFFER = 4 << 20
 
@@ -104,7 +106,6 @@ class Login:
         options = {
             "BatchMode": "yes",
             "StrictHostKeyChecking": "accept-new" if self.accept_new else "yes",
-            "Ciphers": _CIPHERS,
             "Compression": "no",
             "ClearAllForwardings": "yes",
             "PermitLocalCommand": "no",
@@ -115,16 +116,15 @@ class Login:
         }
         if self.known_hosts:
             options["UserKnownHostsFile"] = f'"{self.known_hosts}"'
+        where = ["-p", str(self.port)] if self.port else []
+        where += ["-l", self.user] if self.user else []
+        if not _has_own_ciphers(ssh, *where, "--", self.host):
+            options["Ciphers"] = _CIPHERS
         if self.key:
             options["IdentitiesOnly"] = "yes"
-        command = [ssh, "-s", *(f"-o{name}={value}" for name, value in options.items())]
-        if self.port:
-            command += ["-p", str(self.port)]
-        if self.user:
-            command += ["-l", self.user]
-        if self.key:
-            command += ["-i", str(self.key)]
-        return [*command, "--", self.host, "sftp"]
+            where += ["-i", str(self.key)]
+        settings = (f"-o{name}={value}" for name, value in options.items())
+        return [ssh, "-s", *settings, *where, "--", self.host, "sftp"]
 
     def _explained(self, said: IO[bytes]) -> StorageError:
         """Why ssh could not open a session, from what it said."""
@@ -221,6 +221,22 @@ class Login:
     def _refused(self) -> StorageError:
         how = "this password" if self.password is not None else "any key that was offered"
         return StorageError(f"login refused: {self.place} does not take {how}")
+
+
+@cache
+def _has_own_ciphers(ssh: str, *where: str) -> bool:
+    """Whether ssh's configuration says which ciphers to take: those of a command line would win."""
+    own, default = (_ciphers(ssh, *more, "-G", *where) for more in ((), ("-F", "none")))
+    return own != default
+
+
+def _ciphers(*command: str) -> str:
+    """The ciphers in what ssh would do; empty where it cannot tell, as before OpenSSH 6.8."""
+    told = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        check=False,
+    )  # fmt: skip
+    return next((line for line in told.stdout.splitlines() if line.startswith("ciphers ")), "")
 
 
 class _AcceptNew(paramiko.MissingHostKeyPolicy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -175,6 +176,29 @@ def test_paramikos_transport(opened: Callable[..., SftpStorage], tmp_path: Path)
         assert storage.get_into("object", at, part) == len(part)
     assert into == data
     storage.close()
+
+
+@pytest.mark.parametrize("own", ["Ciphers aes256-ctr", "", "nonsense here"])
+def test_ciphers_of_the_users_configuration_count(
+    opened: Callable[..., SftpStorage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    """An ssh in front of the real one brings a configuration, and notes what it was told."""
+    real = shutil.which("ssh")
+    bin_, config, told = tmp_path / "bin", tmp_path / "config", tmp_path / "told"
+    write(config, f"Host *\n  {own}\n".encode())
+    script = f'#!/bin/sh\necho "$@" >> {told}\nexec {real} -F {config} "$@"\n'
+    write(bin_ / "ssh", script.encode())
+    (bin_ / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    storage = opened(client="ssh")
+    if own.startswith("nonsense"):
+        with pytest.raises(StorageError, match="Bad configuration option: nonsense"):
+            storage.prepare()
+        return
+    storage.prepare()
+    storage.close()
+    [session] = [line for line in told.read_text().splitlines() if line.startswith("-s")]
+    assert ("Ciphers" in session) == (not own)
 
 
 def test_what_is_sealed(sealing_gateway: tuple[sftp.Server, Gateway], tmp_path: Path) -> None:
