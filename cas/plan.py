@@ -26,6 +26,7 @@ from pyarchiver.formats.sealed import SEGMENT, Layout
 
 # 50 MB of chunk maps: some 2,000 packs of photos.
 _CHUNKS_KEPT = 1 << 20
+_ROWS_TOGETHER = 1000
 
 
 class Piece(NamedTuple):
@@ -39,8 +40,7 @@ class Piece(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A file to restore: where to, and which version of which path it is."""
 
     id: int
@@ -87,6 +87,8 @@ class Plan:
             " target INTEGER, offset INTEGER, size INTEGER)"
         )
         self._db.execute("BEGIN")
+        self._targets: list[tuple[object, ...]] = []
+        self._pieces: list[tuple[int, ...]] = []
         self.files = self.size = 0
 
     def close(self) -> None:
@@ -156,14 +158,20 @@ class Plan:
         """Plan a file of these pieces."""
         self.files += 1
         self.size += node.size
-        count = self._db.executemany(
-            "INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((row, *piece._replace(target=self.files)) for row, piece in pieces),
-        ).rowcount
-        self._db.execute(
-            "INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (self.files, path, version, max(0, count), node.size, begun, deleted),
-        )
+        count = 0
+        for row, piece in pieces:
+            self._pieces.append((row, *piece._replace(target=self.files)))
+            count += 1
+            if len(self._pieces) >= _ROWS_TOGETHER:
+                self._insert()
+        self._targets.append((self.files, path, version, count, node.size, begun, deleted))
+        if len(self._targets) >= _ROWS_TOGETHER:
+            self._insert()
+
+    def _insert(self) -> None:
+        self._db.executemany("INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?, ?)", self._targets)
+        self._db.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)", self._pieces)
+        self._targets, self._pieces = [], []
 
     def target(self, target: int) -> Target:
         """A planned file."""
@@ -225,13 +233,18 @@ class Plan:
         query = "SELECT DISTINCT block FROM pieces WHERE object = ? ORDER BY block"
         return [block for (block,) in self._db.execute(query, (row,))]
 
-    def pieces(self, row: int, block: int) -> Iterator[Piece]:
-        """What is to be written of a block: a chunk may stand in millions of files."""
+    def pieces(self, row: int, block: int) -> Iterator[tuple[Piece, Target]]:
+        """What is to be written of a block, and to which file.
+
+        A chunk may stand in millions of files.
+        """
         query = (
-            "SELECT block, first, chunks, target, offset, size FROM pieces"
-            " WHERE object = ? AND block = ? ORDER BY first"
+            "SELECT p.block, p.first, p.chunks, p.target, p.offset, p.size, t.*"
+            " FROM pieces p JOIN targets t ON t.id = p.target"
+            " WHERE p.object = ? AND p.block = ? ORDER BY p.first"
         )
-        return (Piece(*values) for values in self._db.execute(query, (row, block)))
+        rows = self._db.execute(query, (row, block))
+        return ((Piece(*values[:6]), Target(*values[6:])) for values in rows)
 
     def done(self, row: int, block: int) -> None:
         """Forget the pieces of a block: they are written, or given up."""
@@ -239,6 +252,7 @@ class Plan:
 
     def index_pieces(self) -> None:
         """To be called when all is added, before it is read."""
+        self._insert()
         self._db.execute("CREATE INDEX by_object ON pieces (object, block, first)")
 
     def _known(self, object_id: bytes) -> tuple[ObjectRow, ChunkMap]:

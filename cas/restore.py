@@ -41,6 +41,7 @@ from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
 
 Approve = Callable[[list[Needed]], None]
+Pieces = Iterator[tuple[Piece, Target]]
 # Blocks read ahead of the one being written: bounds memory, keeps both threads busy.
 _AHEAD = 3
 
@@ -176,8 +177,8 @@ class _Writer:
 
     def _fail_object(self, needed: Needed, reason: str) -> None:
         for block in self._plan.blocks(needed.row.id):
-            for piece in self._plan.pieces(needed.row.id, block):
-                self._fail(piece.target, reason)
+            for _, target in self._plan.pieces(needed.row.id, block):
+                self._fail(target, reason)
 
     def _unlock(self, header: Header) -> ReadKeys:
         if header.archive_id != self._keys.archive_id:
@@ -191,7 +192,7 @@ class _Writer:
             for block in self._plan.blocks(row):
                 wanted = {
                     ordinal
-                    for piece in self._plan.pieces(row, block)
+                    for piece, _ in self._plan.pieces(row, block)
                     for ordinal in range(piece.first, piece.first + piece.chunks)
                 }
                 under_way.append((block, pool.submit(read_chunks, found, chunk_map, block, wanted)))
@@ -202,22 +203,22 @@ class _Writer:
                 ready, chunks = under_way.popleft()
                 yield ready, chunks.result()
 
-    def _block(self, name: str, pieces: Iterable[Piece], chunks: Chunks) -> None:
-        for piece in pieces:
-            ordinals = range(piece.first, piece.first + piece.chunks)
-            bad = next((chunks.bad[o] for o in ordinals if o in chunks.bad), None)
-            if bad is not None:
-                self._fail(piece.target, f"damaged {name}: {bad}")
-                continue
+    def _block(self, name: str, pieces: Pieces, chunks: Chunks) -> None:
+        for piece, target in pieces:
+            if chunks.bad:
+                ordinals = range(piece.first, piece.first + piece.chunks)
+                bad = next((chunks.bad[o] for o in ordinals if o in chunks.bad), None)
+                if bad is not None:
+                    self._fail(target, f"damaged {name}: {bad}")
+                    continue
             start = chunks.starts[piece.first - chunks.first]
             end = chunks.starts[piece.first - chunks.first + piece.chunks]
             data = chunks.data[start:end]
-            self._piece(piece, data)
+            self._piece(piece, target, data)
 
-    def _piece(self, piece: Piece, data: memoryview) -> None:
-        if piece.target in self._failures:
+    def _piece(self, piece: Piece, target: Target, data: memoryview) -> None:
+        if target.id in self._failures:
             return
-        target = self._plan.target(piece.target)
         try:
             replace = target.path in self._planned.replaced
             if target.pieces == 1 and len(data) == target.size and not replace:
@@ -237,7 +238,7 @@ class _Writer:
                 refused = self._tree.finish_part(target.path, part, node, replace)
                 self._done(target, node, refused, 0)
         except PathError as error:
-            self._fail(piece.target, str(error))
+            self._fail(target, str(error))
 
     def _write_empty(self, target: Target) -> None:
         node = self._node(target.version, target.path)
@@ -264,8 +265,8 @@ class _Writer:
             names = ", ".join(show(name) for name in refused)
             self._observer.notice(f"{show(path)}: attributes not allowed here: {names}")
 
-    def _fail(self, target: int, reason: str) -> None:
-        reasons = self._failures.setdefault(target, [])
+    def _fail(self, target: Target, reason: str) -> None:
+        reasons = self._failures.setdefault(target.id, [])
         if reason not in reasons:
             reasons.append(reason)
 

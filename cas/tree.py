@@ -37,6 +37,8 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _PART = re.compile(rb"[0-9a-f]{32}")
+# A part that is empty, `.` or `..`.
+_ASTRAY = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)|\0")
 _WINDOWS = os.name == "nt"
 # Separators and streams; names of devices; what Windows strips, so that two names would be one.
 _NOT_ON_WINDOWS = re.compile(
@@ -52,11 +54,10 @@ class PathError(Exception):
 
 def check_path(path: bytes) -> None:
     """Refuse a path that is not plainly below the destination; PathError says why."""
-    for part in path.split(b"/"):
-        if part in (b"", b".", b"..") or b"\0" in part:
-            raise PathError("its name would lead out of the destination")
-        if _WINDOWS and _NOT_ON_WINDOWS.search(part):
-            raise PathError("its name is not possible on this system")
+    if _ASTRAY.search(path):
+        raise PathError("its name would lead out of the destination")
+    if _WINDOWS and any(map(_NOT_ON_WINDOWS.search, path.split(b"/"))):
+        raise PathError("its name is not possible on this system")
 
 
 def _prefixes(path: bytes) -> Iterator[bytes]:
@@ -67,6 +68,24 @@ def _prefixes(path: bytes) -> Iterator[bytes]:
         at = path.find(b"/", at + 1)
     if path:
         yield path
+
+
+class _Errors:
+    """Turns the system's errors into ours. A class: it is entered several times for each file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            if error.errno in _FATAL:
+                raise DestinationError(f"destination {self._folder}: {error.strerror}") from None
+            raise PathError(error.strerror) from None
+        if isinstance(error, ValueError):
+            raise PathError(f"impossible name or attribute ({error})") from None
 
 
 def part_name(path: bytes, version: int) -> bytes:
@@ -103,6 +122,8 @@ class Tree:
         if not os.access(folder, os.W_OK):
             raise DestinationError(f"destination {folder} cannot be written to")
         self._inherits = passes_on_acls(self._root)
+        self._errors = _Errors(folder)
+        self._parts_there = os.path.isdir(self._parts)
 
     def where(self, path: bytes) -> bytes:
         """The absolute path of a restored one, its folders known to be real folders."""
@@ -115,7 +136,7 @@ class Tree:
         if not path or path in self._checked:
             return
         check_path(path)
-        with self._errors():
+        with self._errors:
             for folder in _prefixes(path):
                 if folder in self._checked:
                     continue
@@ -129,7 +150,7 @@ class Tree:
     def found(self, path: bytes) -> os.stat_result | None:
         """What is at a path now, links not followed; None where nothing is."""
         check_path(path)
-        with self._errors():
+        with self._errors:
             try:
                 self._check_above(path)
                 return os.lstat(self._root + b"/" + path)
@@ -137,7 +158,10 @@ class Tree:
                 return None
 
     def _check_above(self, path: bytes) -> None:
-        for folder in _prefixes(path.rpartition(b"/")[0]):
+        above = path.rpartition(b"/")[0]
+        if above in self._checked:
+            return
+        for folder in _prefixes(above):
             if folder not in self._checked:
                 self._check_folder(folder)
 
@@ -149,7 +173,7 @@ class Tree:
 
     def link_target(self, path: bytes) -> bytes:
         """What a symbolic link that is there points to."""
-        with self._errors():
+        with self._errors:
             return os.readlink(self._root + b"/" + path)
 
     def open_existing(self, path: bytes) -> int:
@@ -159,10 +183,10 @@ class Tree:
     def write_whole(self, path: bytes, data: memoryview, node: Node) -> list[bytes]:
         """Make a file whose bytes are all here and verified; returns refused xattr names."""
         where = self.where(path)
-        with self._errors():
+        with self._errors:
             descriptor = os.open(where, _CREATE, 0o600)
             try:
-                _write_all(descriptor, data, 0)
+                _write_all(descriptor, data)
                 return self._dress(descriptor, node)
             except BaseException:
                 # Half a file under its own name would be taken for somebody else's next time.
@@ -173,7 +197,7 @@ class Tree:
 
     def begin_part(self, part: bytes, size: int) -> None:
         """Make the temporary file of a target that comes in pieces, or go on with it."""
-        with self._errors():
+        with self._errors:
             if not self._parts_made:
                 self._make_parts()
             flags = (_CREATE & ~os.O_EXCL) if part in self._begun else _CREATE
@@ -185,6 +209,8 @@ class Tree:
 
     def begun(self, part: bytes) -> int | None:
         """A descriptor to read what an earlier restore wrote of a target; None where nothing."""
+        if not self._parts_there:
+            return None
         try:
             descriptor = os.open(self._part(part), _READ)
         except OSError:
@@ -199,17 +225,18 @@ class Tree:
 
     def write_piece(self, part: bytes, offset: int, data: memoryview) -> None:
         """Write verified bytes at `offset` of a temporary file."""
-        with self._errors():
+        with self._errors:
             descriptor = os.open(self._part(part), _WRITE)
             try:
-                _write_all(descriptor, data, offset)
+                os.lseek(descriptor, offset, os.SEEK_SET)
+                _write_all(descriptor, data)
             finally:
                 os.close(descriptor)
 
     def finish_part(self, path: bytes, part: bytes, node: Node, replace: bool) -> list[bytes]:
         """Give a complete temporary file its attributes and its name."""
         where, temporary = self.where(path), self._part(part)
-        with self._errors():
+        with self._errors:
             descriptor = os.open(temporary, _WRITE)
             try:
                 refused = self._dress(descriptor, node)
@@ -222,7 +249,7 @@ class Tree:
 
     def drop_part(self, part: bytes) -> None:
         """Remove the temporary file of a target that cannot be completed."""
-        with self._errors(), contextlib.suppress(FileNotFoundError):
+        with self._errors, contextlib.suppress(FileNotFoundError):
             os.unlink(self._part(part))
 
     def drop_parts(self) -> None:
@@ -249,7 +276,7 @@ class Tree:
     def make_symlink(self, path: bytes, node: Node, replace: bool) -> list[bytes]:
         """Make a symbolic link; what it points to is of no concern."""
         where = self.where(path)
-        with self._errors():
+        with self._errors:
             if replace:
                 os.unlink(where)
             os.symlink(node.link, where)
@@ -258,7 +285,7 @@ class Tree:
     def make_hardlink(self, path: bytes, leader: bytes, replace: bool) -> None:
         """Make another name of a file restored before."""
         where = self.where(path)
-        with self._errors():
+        with self._errors:
             self._check_above(leader)
             if replace:
                 os.unlink(where)
@@ -272,7 +299,7 @@ class Tree:
         if path:
             check_path(path)
         where = self._root + b"/" + path if path else self._root
-        with self._errors():
+        with self._errors:
             self._check_above(path)
             if node.kind == EntryKind.SYMLINK:
                 return self._dress_symlink(where, node)
@@ -311,22 +338,10 @@ class Tree:
 
     def sync(self) -> None:
         """Make all that was restored durable."""
-        with self._errors():
+        with self._errors:
             sync_below(self.folder)
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _FATAL:
-                raise DestinationError(f"destination {self.folder}: {error.strerror}") from None
-            raise PathError(error.strerror) from None
-        except ValueError as error:
-            raise PathError(f"impossible name or attribute ({error})") from None
 
-
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    os.lseek(descriptor, offset, os.SEEK_SET)
+def _write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]

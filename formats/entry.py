@@ -34,10 +34,10 @@ NUMBER_END = 1 << 56
 _BAD_MAX = 100
 _SIZE, _HOLE, _CHUNK = struct.Struct("<Q"), struct.Struct("<BQ"), struct.Struct("<BI")
 CHUNK_PART = _CHUNK.size + CHUNK_ID_SIZE
-_FIELDS = (
+_FIELDS = frozenset((
     "kind", "mode", "mtime", "uid", "gid", "user", "group",
     "size", "hash", "runs", "link", "hardlink", "xattr",
-)  # fmt: skip
+))  # fmt: skip
 
 
 class EntryKind(IntEnum):

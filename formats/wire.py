@@ -82,10 +82,14 @@ def unpack_each(data: bytes, limit: int) -> Iterator[Any]:
 
 def fields(value: object, known: Collection[str]) -> dict[str, Any]:
     """`value` as a map of named fields; refuses unknown critical names."""
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, dict):
         raise DamagedError("expected a map of named fields")
     for name in value:
-        if name not in known and name[:1].isupper():
+        if name in known:
+            continue
+        if not isinstance(name, str):
+            raise DamagedError("expected a map of named fields")
+        if name[:1].isupper():
             raise UnsupportedError(f"unknown critical field {name!r}: a newer pyarchiver wrote it")
     return cast(dict[str, Any], value)
 
@@ -100,10 +104,11 @@ def need(map_: dict[str, Any], name: str, kind: type[T]) -> T:
 
 def number(map_: dict[str, Any], name: str, low: int, high: int) -> int:
     """The integer field `name`, from `low` to `high` inclusive."""
+    value = map_.get(name)
+    if type(value) is int and low <= value <= high:
+        return value
     value = need(map_, name, int)
-    if not low <= value <= high:
-        raise DamagedError(f"field {name!r} is {value}, outside {low} to {high}")
-    return value
+    raise DamagedError(f"field {name!r} is {value}, outside {low} to {high}")
 
 
 def sized(map_: dict[str, Any], name: str, length: int) -> bytes:
