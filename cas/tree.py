@@ -37,8 +37,6 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _PART = re.compile(rb"[0-9a-f]{32}")
-# A part that is empty, `.` or `..`.
-_ASTRAY = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)|\0")
 _WINDOWS = os.name == "nt"
 # Separators and streams; names of devices; what Windows strips, so that two names would be one.
 _NOT_ON_WINDOWS = re.compile(
@@ -54,7 +52,8 @@ class PathError(Exception):
 
 def check_path(path: bytes) -> None:
     """Refuse a path that is not plainly below the destination; PathError says why."""
-    if _ASTRAY.search(path):
+    marked = b"/" + path + b"/"
+    if b"//" in marked or b"/./" in marked or b"/../" in marked or b"\0" in path:
         raise PathError("its name would lead out of the destination")
     if _WINDOWS and any(map(_NOT_ON_WINDOWS.search, path.split(b"/"))):
         raise PathError("its name is not possible on this system")
@@ -109,6 +108,7 @@ class Tree:
         self._parts_made = False
         self._begun: set[bytes] = set()
         self._checked: set[bytes] = set()
+        self._absent: set[bytes] = set()
         self.made: set[bytes] = set()
         self._owner = hasattr(os, "geteuid") and os.geteuid() == 0
         try:
@@ -144,17 +144,23 @@ class Tree:
                     self._check_folder(folder)
                 except FileNotFoundError:
                     os.mkdir(self._root + b"/" + folder, 0o700)
+                    self._absent.discard(folder)
                     self._checked.add(folder)
                     self.made.add(folder)
 
     def found(self, path: bytes) -> os.stat_result | None:
         """What is at a path now, links not followed; None where nothing is."""
         check_path(path)
+        above = path.rpartition(b"/")[0]
+        if above in self._absent:
+            return None
         with self._errors:
             try:
                 self._check_above(path)
                 return os.lstat(self._root + b"/" + path)
             except FileNotFoundError:
+                if above not in self._checked:
+                    self._absent.add(above)
                 return None
 
     def _check_above(self, path: bytes) -> None:
