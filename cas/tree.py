@@ -159,7 +159,7 @@ class Tree:
                 self._check_above(path)
                 return os.lstat(self._root + b"/" + path)
             except FileNotFoundError:
-                if above not in self._checked:
+                if above and above not in self._checked:
                     self._absent.add(above)
                 return None
 
