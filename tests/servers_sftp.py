@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -191,7 +192,7 @@ class CuttingProxy:
     _pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __enter__(self) -> CuttingProxy:
+    def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._start(self._accept)
         return self
@@ -269,8 +270,7 @@ class CuttingProxy:
                         if allowed < 0:
                             left[0] = None
                             self.cuts += 1
-                if allowed is not None and allowed < 0:
-                    self._cut(pair)
+                if allowed is not None and allowed < 0 and not self._spent(pair):
                     return
                 target.sendall(data)
             except OSError:
@@ -278,8 +278,40 @@ class CuttingProxy:
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
 
+    def _spent(self, pair: tuple[socket.socket, socket.socket]) -> bool:
+        """What becomes of a connection that had all its bytes; whether it goes on."""
+        self._cut(pair)
+        return False
+
     def _cut(self, pair: tuple[socket.socket, socket.socket]) -> None:
         for side in pair:
             with contextlib.suppress(OSError):
                 side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 side.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class HoldingProxy(CuttingProxy):
+    """Holds connections instead of cutting them: nothing comes through until they are let go."""
+
+    _held: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    _go: threading.Event = field(default_factory=threading.Event)
+
+    def wait_held(self, count: int) -> None:
+        """Until so many connections more are held."""
+        for _ in range(count):
+            assert self._held.acquire(timeout=PATIENCE)
+
+    def let_go(self) -> None:
+        """Let those that are held go on, and hold none any more."""
+        self.allowance = lambda: None
+        self._go.set()
+
+    def __exit__(self, *error: object) -> None:
+        self.let_go()
+        super().__exit__(*error)
+
+    def _spent(self, pair: tuple[socket.socket, socket.socket]) -> bool:
+        self._held.release()
+        self._go.wait()
+        return True
