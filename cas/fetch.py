@@ -25,7 +25,7 @@ from pyarchiver.formats.errors import (
     StorageError,
 )
 from pyarchiver.formats.header import HEADER_MAX, Kind, parse_front
-from pyarchiver.formats.names import ObjectName, parse_name
+from pyarchiver.formats.names import ObjectName, first_name, parse_name
 
 _BUFFER = 4 << 20
 
@@ -44,14 +44,29 @@ class Listing:
         place[stored.name] = stored
         self.parsed[stored.name] = name
 
+    def attempts(self, names: Iterable[str]) -> dict[str, list[Stored]]:
+        """Objects by the name of the first attempt at each: after cut puts there may be several."""
+        found: dict[str, list[Stored]] = {}
+        for name in names:
+            found.setdefault(first_name(name), []).append(self._stored(name))
+        return found
+
+    def _stored(self, name: str) -> Stored:
+        return self.packs.get(name) or self.log[name]
+
     def newest(self) -> list[str]:
-        """Names in the log: the newest checkpoint and what came after, all where it forks."""
+        """Names in the log: the newest checkpoint and what came after.
+
+        All where it forks, or where something is there more than once: which is whole only reading
+        shows, and what is not is deleted later.
+        """
         names = sorted(self.log)
-        manifests = [self._number(name, Kind.MANIFEST) for name in names]
+        attempts = self.attempts(names).values()
+        manifests = [self._number(tried[0].name, Kind.MANIFEST) for tried in attempts]
         numbers = [number for number in manifests if number]
-        base = max((self._number(name, Kind.CHECKPOINT) for name in names), default=0)
-        if len(set(numbers)) < len(numbers):
+        if len(attempts) < len(names) or len(set(numbers)) < len(numbers):
             return names
+        base = max((self._number(name, Kind.CHECKPOINT) for name in names), default=0)
         return [
             name
             for name in names

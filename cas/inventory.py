@@ -56,6 +56,11 @@ class Inventory(Versions):
             )
             self._db.execute("UPDATE objects SET name = ? WHERE id = ?", (name, object_row))
 
+    def place_object(self, object_row: int, name: str) -> None:
+        """Note under which name an object is in the storage, within a transaction of the caller."""
+        self._db.execute("UPDATE objects SET name = ? WHERE id = ?", (name, object_row))
+        self._db.execute("DELETE FROM abandoned WHERE name = ?", (name,))
+
     def abandon(self, name: str) -> None:
         """Note a name that a cut put left, within a transaction of the caller."""
         self._db.execute("INSERT OR IGNORE INTO abandoned VALUES (?)", (name,))

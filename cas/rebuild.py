@@ -221,11 +221,11 @@ class Rebuild:
         """Whether the catalogue has the object already."""
         return self._catalogue.object_by_id(found.header.object_id) is not None
 
-    def pack(self, found: Found, blake3: bytes = b"") -> None:
-        """Take what a pack says of itself: its index and its entries."""
+    def pack(self, found: Found, blake3: bytes = b"", name: str = "") -> None:
+        """Take what a pack says of itself: its index and its entries; `name`: in the storage."""
         contents = self._contents(found)
         if not self.is_listed(found):
-            self._add_object(found, found.name, blake3, tuple(contents.indexes))
+            self._add_object(found, name or found.name, blake3, tuple(contents.indexes))
         self._add_entries(contents)
         self._report(found, contents)
 

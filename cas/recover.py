@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,31 +23,21 @@ from pyarchiver.cas.chain import Chain
 from pyarchiver.cas.durable import sync_folder
 from pyarchiver.cas.fetch import Fetcher, Listing, find_archive
 from pyarchiver.cas.folder import ObjectFolder
-from pyarchiver.cas.objects import hash_object
 from pyarchiver.cas.progress import Observer, Quiet
 from pyarchiver.cas.rebuild import Rebuild
-from pyarchiver.cas.rows import STORED, UNREAD, Head, NewObject
+from pyarchiver.cas.recover_packs import PackReader, Packs, keep_name
+from pyarchiver.cas.rows import STORED, UNREAD, Head
 from pyarchiver.cas.settings import Settings, parse, recovered
-from pyarchiver.cas.stock import take_stock
-from pyarchiver.cas.storage import Storage, Stored
+from pyarchiver.cas.stock import Stock, take_stock
+from pyarchiver.cas.storage import Storage
 from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
-from pyarchiver.formats.errors import ArchiverError, CatalogueError, SettingsError
+from pyarchiver.formats.errors import ArchiverError, CatalogueError, SettingsError, StorageError
 from pyarchiver.formats.header import Kind
 
 _NEW = "new.archive"
 # More than any run has entries: what packs hold that are not read lies below.
 _APART = 1 << 40
-
-
-class Packs(StrEnum):
-    """Which packs to read."""
-
-    NONE = "none"
-    UNLISTED = "unlisted"
-    """Those that no manifest lists."""
-    ALL = "all"
-    """Also for what damaged or missing manifests said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +170,7 @@ class _Recovery:
 
     def _replay(self, names: list[str], head: bytes, told: Observer) -> None:
         """Make a catalogue of these manifests and checkpoints; of the first pack, without any."""
-        fetch = [self._listing.log[name] for name in names] or self._any_pack()
-        fetched: list[str] = []
-        self._fetcher.fetch("fetching manifests", fetch, fetched.append)
-        stock = take_stock(self._folder, sorted(fetched), self._keyring, told)
+        stock = self._stock(names, told) if names else self._any_pack(told)
         self._close()
         for left in self._path.parent.glob(f"{self._path.name}*"):
             left.unlink()
@@ -194,25 +180,23 @@ class _Recovery:
         self._job = Rebuild(self._folder, stock, self._catalogue, told)
         with self._catalogue.transaction():
             self._chain, self._head = self._job.log(head)
-            for name, stored in self._listing.log.items():
-                self._keep_name(name, stored, STORED)
+            # Of several attempts at one, that which was found whole gives it its name.
+            chosen = {found.file for found in stock.log.values()}
+            for name in sorted(self._listing.log, key=lambda name: name not in chosen):
+                keep_name(self._catalogue, self._listing, self._listing.log[name], STORED)
 
-    def _any_pack(self) -> list[Stored]:
-        return list(self._listing.packs.values())[:1]
+    def _stock(self, names: list[str], told: Observer) -> Stock:
+        fetched: list[str] = []
+        objects = {**self._listing.log, **self._listing.packs}
+        self._fetcher.fetch("fetching manifests", [objects[n] for n in names], fetched.append)
+        return take_stock(self._folder, sorted(fetched), self._keyring, told)
 
-    def _keep_name(self, name: str, stored: Stored, state: int) -> None:
-        """Of an object that is not read its name is known, and that it is no other's."""
-        parsed = self._listing.parsed[name]
-        if self._catalogue.state_of(name) is not None:
-            return
-        if self._catalogue.object_by_id(parsed.object_id) is not None:
-            # A put was cut, and the object sent again under another name: this is what it left.
-            self._catalogue.abandon(name)
-        else:
-            new = NewObject(
-                parsed.object_id, name, parsed.kind, parsed.number, 0, stored.size or 0, b"", b""
-            )
-            self._catalogue.add_object(new, state)
+    def _any_pack(self, told: Observer) -> Stock:
+        """The first pack of which something is left: the archive's keys come from it."""
+        for name in self._listing.packs:
+            with suppress(StorageError):
+                return self._stock([name], told)
+        raise StorageError("no object that can be used is there")
 
     def _heads(self) -> list[bytes]:
         """The hashes of the manifests on the branch followed, oldest first."""
@@ -236,43 +220,11 @@ class _Recovery:
 
     def packs(self, which: Packs) -> None:
         """Read the packs that no manifest lists, and no other unless wanted."""
-        listed = {row.name for row in self._catalogue.objects(Kind.PACK)}
-        unlisted = [stored for name, stored in self._listing.packs.items() if name not in listed]
-        if self._job.gaps and which != Packs.ALL:
-            self._observer.problem(
-                "what damaged or missing manifests said may be in packs that others list: "
-                "--packs all reads them too"
-            )
-        if which == Packs.NONE:
-            with self._catalogue.transaction():
-                for stored in unlisted:
-                    self._keep_name(stored.name, stored, UNREAD)
-            if unlisted:
-                self._observer.problem(
-                    f"{count_text(len(unlisted), 'pack')} in no manifest and not read, such as "
-                    f"{unlisted[0].name}: what only they hold is not recovered"
-                )
-            return
-        wanted = self._listing.packs.values() if which == Packs.ALL else unlisted
-        self._fetcher.fetch("reading packs", wanted, self._pack)
-        with self._catalogue.transaction():
-            self._job.flush()
-
-    def _pack(self, name: str) -> None:
-        stock = take_stock(self._folder, [name], self._keyring, self._observer)
-        for found in stock.packs.values():
-            blake3 = hash_object(self._folder.raw, name)
-            row = self._catalogue.object_by_id(found.header.object_id)
-            if row is not None and row.name != name and row.blake3 == blake3:
-                # It was sent again under this name, after a put that was cut.
-                self._catalogue.rename_object(row.id, name)
-            elif found.name == name:
-                with self._catalogue.transaction():
-                    self._job.pack(found, blake3)
-            else:
-                self._observer.problem(f"{name} is {found.name}: rename it so; left out")
-        self._folder.close()
-        (self._path.parent / name).unlink()
+        reader = PackReader(
+            self._catalogue, self._job, self._listing, self._path.parent, self._keyring,
+            self._observer,
+        )  # fmt: skip
+        reader.read(which, self._fetcher)
 
     # The end
 

@@ -72,7 +72,8 @@ def command(
     it again, and it goes on.
     """
     from pyarchiver.cas.ini import located
-    from pyarchiver.cas.recover import Packs, Wanted, recover
+    from pyarchiver.cas.recover import Wanted, recover
+    from pyarchiver.cas.recover_packs import Packs
     from pyarchiver.cas.storage import open_storage
     from pyarchiver.cas.unlock import Keyring
 

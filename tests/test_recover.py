@@ -34,8 +34,10 @@ from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.profiles import Terms, Way
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.recover import RecoverResult, Wanted, recover
-from pyarchiver.cas.rows import UNREAD
+from pyarchiver.cas.recover_packs import Packs
+from pyarchiver.cas.rows import STORED, UNREAD
 from pyarchiver.cas.settings import settings_of
+from pyarchiver.cas.storage import Stored
 from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
 from pyarchiver.cas.verify import verify
@@ -43,6 +45,7 @@ from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
 from pyarchiver.formats.errors import ArchiverError, ColdError
+from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import another_name, parse_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -615,6 +618,68 @@ def test_objects_that_were_sent_again_under_another_name(place: Place, cut: bool
     out = Quiet()
     place.restore(place.work / "out", out)
     assert not out.problems
+
+
+class Sizeless(LocalStorage):
+    """Tells no sizes, as some gateways do, and thus cannot tell a cut object from a whole one."""
+
+    def list(self) -> Iterator[Stored]:
+        return (Stored(found.name, None) for found in super().list())
+
+
+@pytest.mark.parametrize("packs", list(Packs), ids=str)
+@pytest.mark.parametrize("sizes", [True, False])
+@pytest.mark.parametrize("whole", ["first", "second"])
+@pytest.mark.parametrize("kind", ["pack", "new pack", "manifest", "old manifest"])
+def test_of_two_attempts_the_whole_one_is_kept(
+    place: Place, kind: str, whole: str, sizes: bool, packs: Packs
+) -> None:
+    """Wherever the cut one is, the whole one must neither be passed over nor ever be deleted."""
+    if kind == "new pack":
+        interrupted_run(place)
+        with Catalogue.open(place.archive, write=False) as catalogue:
+            name = catalogue.objects(Kind.PACK)[-1].name
+        victim = place.storage / name
+    else:
+        choice = {"pack": ("p", 0), "manifest": ("m", -1), "old manifest": ("m", 0)}[kind]
+        victim = place.objects(choice[0])[choice[1]]
+    data, other = victim.read_bytes(), place.storage / another_name(victim.name)
+    first, second = (data, data[:-5000]) if whole == "first" else (data[:-5000], data)
+    victim.write_bytes(first)
+    other.write_bytes(second)
+    kept = victim if whole == "first" else other
+    lost(place)
+    storage = LocalStorage(place.storage) if sizes else Sizeless(place.storage)
+    recovered(place, Wanted(packs=packs), storage)
+    move_in(place)
+    place.resume()
+    assert kept.read_bytes() == data
+    assert {path for path in (victim, other) if path.exists()} == {kept}
+    with Catalogue.open(place.archive, write=False) as catalogue:
+        assert catalogue.state_of(kept.name) in (STORED, UNREAD)
+    place.resume()
+    observer = Quiet()
+    place.restore(place.work / "out", observer)
+    assert not observer.problems
+    for name, found in contents(place.source).items():
+        assert (place.work / "out" / name).read_bytes() == found
+
+
+def test_an_object_that_has_only_its_second_name_is_not_read(place: Place) -> None:
+    before = lost(place)
+    for path in place.objects("p"):
+        path.rename(place.storage / another_name(path.name))
+    result, observer = recovered(place, storage=Sizeless(place.storage))
+    assert not observer.problems
+    assert not list((place.work / "photos.archive.recovery").glob("*"))
+    assert result.fetched <= len(place.objects("m")) + len(place.objects("c"))
+    assert _chunks(place.archive) == _chunks(before)
+    assert clean(place) == []
+
+
+def _chunks(archive: Path) -> set[tuple[bytes, int]]:
+    """Ids and ordinals of all chunks, whatever the packs are called."""
+    return {(id_, ordinal) for id_, _, ordinal in said_by(archive)["chunks"]}
 
 
 # Refusals, and going on
