@@ -10,17 +10,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyarchiver.cas.local import LocalStorage
-from pyarchiver.formats.errors import MissingError, StorageError
+from pyarchiver.formats.errors import DestinationError, MissingError, StorageError
+
+
+class OwnDisk(LocalStorage):
+    """Where objects were fetched to a moment ago: one that cannot be read is not damaged.
+
+    It must end what is done, and not be left out of it: DestinationError.
+    """
+
+    def get_into(self, name: str, start: int, into: memoryview) -> int:
+        """As every storage."""
+        try:
+            return super().get_into(name, start, into)
+        except StorageError as error:
+            raise self._unreadable(name, error) from None
+
+    def size(self, name: str) -> int:
+        """As every storage."""
+        try:
+            return super().size(name)
+        except StorageError as error:
+            raise self._unreadable(name, error) from None
+
+    def _unreadable(self, name: str, error: StorageError) -> DestinationError:
+        return DestinationError(f"{self.folder / name} was fetched and cannot be read: {error}")
 
 
 class ObjectFolder:
     """Objects under their proper names, in whatever files of a folder they are."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, disk: type[LocalStorage] = LocalStorage) -> None:
         if not source.exists():
             raise StorageError(f"no folder or object {source}")
         self._single = source.name if source.is_file() else None
-        self.raw = LocalStorage(source.parent if self._single else source)
+        self.raw = disk(source.parent if self._single else source)
         self._files: dict[str, str] = {}
 
     def files(self) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.chain import Chain
 from pyarchiver.cas.durable import sync_folder
 from pyarchiver.cas.fetch import Fetcher, Listing, find_archive
-from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.folder import ObjectFolder, OwnDisk
 from pyarchiver.cas.progress import Observer, Quiet
 from pyarchiver.cas.rebuild import Rebuild
 from pyarchiver.cas.recover_packs import PackReader, Packs, keep_name
@@ -136,7 +136,7 @@ class _Recovery:
         self._path = folder / _NEW
         self._listing = listing
         self._observer = observer
-        self._folder = ObjectFolder(folder)
+        self._folder = ObjectFolder(folder, OwnDisk)
         self._fetcher = fetcher
         self._open = False
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.fetch import Fetcher, Listing
-from pyarchiver.cas.folder import ObjectFolder
+from pyarchiver.cas.folder import ObjectFolder, OwnDisk
 from pyarchiver.cas.objects import hash_object
 from pyarchiver.cas.progress import Observer, Quiet
 from pyarchiver.cas.rebuild import Rebuild
@@ -49,7 +49,7 @@ class PackReader:
         self._job = job
         self._listing = listing
         self._path = folder
-        self._folder = ObjectFolder(folder)
+        self._folder = ObjectFolder(folder, OwnDisk)
         self._keyring = keyring
         self._observer = observer
         self._rows = {first_name(row.name): row for row in catalogue.objects(Kind.PACK)}

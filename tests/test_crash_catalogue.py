@@ -144,7 +144,7 @@ RECOVER = [
     ("statement", 20, "kill-before raise-after", 60),
     ("commit", 3, "kill-before kill-after raise-before", 6),
     ("list", 1, "kill-before fail-before", 1),
-    ("size", 7, "kill-before fail-before", 10),
+    ("size", 1, "kill-before fail-before", 10),
     ("get_into", 15, "kill-before fail-before raise-before", 40),
 ]
 
