@@ -276,7 +276,7 @@ def decode_entries(body: memoryview, skipped: list[str]) -> Iterator[Entry]:
     try:
         size = zstandard.frame_content_size(body)
         if not 0 < size <= RECORD_MAX:
-            raise DamagedError(f"an entries record of {size} bytes")
+            raise DamagedError("an entries record that is too large, or does not tell its size")
         data = zstandard.ZstdDecompressor(max_window_size=RECORD_MAX).decompress(
             body, max_output_size=size, read_across_frames=False, allow_extra_data=False
         )
