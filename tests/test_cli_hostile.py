@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from forger import GOOD, OTHER, Forger
-from helpers_cli import PASSWORD, Place, Sizes, contents, differences, make_tree, small
+from helpers_cli import PASSWORD, Place, Sizes, contents, differences, make_tree, noise, small
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
@@ -24,6 +24,9 @@ from pyarchiver.formats.records import About
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 Captured = pytest.CaptureFixture[str]
+
+
+LOST = noise("lost", 1000)
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +45,10 @@ def bomb() -> bytes:
 def _pack(forger: Forger, folder: Path, kind: Type) -> None:
     """A pack of two good chunks, and a bomb in a record of a kind."""
     assert forger.header
-    good, lost = (b"good", forger.good()), (b"lost", forger.file((2, bytes(1000))))
+    good, lost = (b"good", forger.good()), (b"lost", forger.file((2, LOST)))
     records, blocks = forger.records([good, lost]), []
     if kind == Type.BLOCK:
-        blocks = [([1000], [forger.keys.chunk_id(bytes(1000))], block_head(ZSTD, [1000]) + bomb())]
+        blocks = [([1000], [forger.keys.chunk_id(LOST)], block_head(ZSTD, [1000]) + bomb())]
     else:
         records.append((kind, bomb()))
     about = About(1, 0, bytes(32))
