@@ -14,7 +14,6 @@ SIZE = 1 << 20
 
 
 def cached(path: Path) -> bool:
-    """To be asked once of each file: asking has the system read it ahead."""
     with path.open("rb") as file:
         return is_cached(file.fileno())
 
@@ -25,6 +24,16 @@ def pushed_out(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         forget(file.fileno())
+
+
+def test_asking_reads_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "cold.raw"
+    pushed_out(path)
+    if cached(path):
+        pytest.skip("this file system does not forget, or does not tell")
+    assert [cached(path) for _ in range(200)] == [False] * 200
+    path.read_bytes()
+    assert cached(path)
 
 
 def test_an_archived_file_stays_where_it_was(tmp_path: Path) -> None:
