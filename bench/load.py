@@ -17,10 +17,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
+
+import measure
+from measure import Measured
 
 PASSWORD = "a long and boring benchmark password"
 PROGRAM = str(Path(sys.executable).with_name("pyarchiver"))
@@ -31,33 +35,22 @@ RESUMES, SNAPSHOTS = 100, 10_000
 OLD_NS = 1_500_000_000 * 10**9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One command: seconds by the clock and of the processor, peak resident memory in bytes."""
+    """One command, and what it took."""
 
     name: str
-    seconds: float
-    busy: float
-    memory: int
+    took: Measured
 
 
-def run(name: str, *command: str | Path) -> Step:
-    """Run a command to its good end."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(word) for word in command], env=ENVIRONMENT, stdout=subprocess.DEVNULL
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{name}: exit code {process.returncode}")
-    busy = used.ru_utime + used.ru_stime
-    return Step(name, time.perf_counter() - began, busy, used.ru_maxrss << 10)
+def ours(work: Path, name: str, *command: str | Path) -> Step:
+    """A command of pyarchiver, run to its good end."""
+    return run(work, name, PROGRAM, *command, "-q")
 
 
-def ours(name: str, command: str, *arguments: str | Path) -> Step:
-    """The same for a command of pyarchiver."""
-    return run(name, PROGRAM, command, *arguments, "-q")
+def run(work: Path, name: str, *command: str | Path) -> Step:
+    """The same for any command."""
+    return Step(name, measure.run([str(word) for word in command], ENVIRONMENT, work))
 
 
 def write(path: Path, data: bytes) -> None:
@@ -70,7 +63,7 @@ def begin(work: Path) -> Path:
     """An ini file for work/source and work/cold."""
     ini = work / "a.ini"
     source, cold = work / "source", work / "cold"
-    ours("init", "init", ini, "--name", "a", "--source", source, "--storage", cold)
+    ours(work, "init", "init", ini, "--name", "a", "--source", source, "--storage", cold)
     return ini
 
 
@@ -90,14 +83,14 @@ def many_files(work: Path, scale: float) -> Iterator[Step]:
         if number % FOLDER_FILES == 0:
             folder.mkdir(parents=True)
         write(folder / f"{number:07}", b"%d " % number + chance.randbytes(chance.randrange(290)))
-    yield ours("start", "start", begin(work))
-    yield ours("resume, nothing new", "resume", work / "a.archive")
-    yield ours("status", "status", work / "a.archive")
-    yield ours("list", "list", work / "a.archive")
-    yield ours("restore", "restore", work / "a.archive", work / "out")
+    yield ours(work, "start", "start", begin(work))
+    yield ours(work, "resume, nothing new", "resume", work / "a.archive")
+    yield ours(work, "status", "status", work / "a.archive")
+    yield ours(work, "list", "list", work / "a.archive")
+    yield ours(work, "restore", "restore", work / "a.archive", work / "out")
     same(work)
     shutil.rmtree(work / "out")
-    yield ours("decrypt", "decrypt", work / "cold", work / "out")
+    yield ours(work, "decrypt", "decrypt", work / "cold", work / "out")
     same(work)
 
 
@@ -113,9 +106,9 @@ def large_file(work: Path, scale: float) -> Iterator[Step]:
             file.seek(at)
             file.write(data)
     os.utime(work / "source" / "large", ns=(OLD_NS, OLD_NS))
-    yield ours("start", "start", begin(work))
-    yield ours("resume, nothing new", "resume", work / "a.archive")
-    yield ours("restore", "restore", work / "a.archive", work / "out")
+    yield ours(work, "start", "start", begin(work))
+    yield ours(work, "resume, nothing new", "resume", work / "a.archive")
+    yield ours(work, "restore", "restore", work / "a.archive", work / "out")
     with (work / "out" / "large").open("rb") as file:
         for at, data in islands.items():
             file.seek(at)
@@ -131,17 +124,15 @@ def many_resumes(work: Path, scale: float) -> Iterator[Step]:
     folder.mkdir()
     for number in range(FOLDER_FILES):
         write(folder / f"{number}", b"%d" % number)
-    yield ours("start", "start", begin(work))
+    yield ours(work, "start", "start", begin(work))
     steps = []
     for number in range(1, max(1, int(RESUMES * scale)) + 1):
         write(folder / f"new {number}", b"new %d" % number)
         write(folder / "1", b"changed %d" % number)
-        steps.append(ours(f"resume {number}", "resume", work / "a.archive"))
+        steps.append(ours(work, f"resume {number}", "resume", work / "a.archive"))
     yield from (steps[0], steps[-1])
-    memory = max(step.memory for step in steps)
-    seconds, busy = sum(step.seconds for step in steps), sum(step.busy for step in steps)
-    yield Step("all resumes together", seconds, busy, memory)
-    yield ours("restore", "restore", "--exact", work / "a.archive", work / "out")
+    yield Step("all resumes together", reduce(add, (step.took for step in steps)))
+    yield ours(work, "restore", "restore", "--exact", work / "a.archive", work / "out")
     same(work)
 
 
@@ -149,18 +140,20 @@ def many_snapshots(work: Path, scale: float) -> Iterator[Step]:
     """Runs one after another in one process, then what reads such a log."""
     (work / "source").mkdir()
     write(work / "source" / "first", b"first")
-    yield ours("start", "start", begin(work))
+    yield ours(work, "start", "start", begin(work))
     count = str(int(SNAPSHOTS * scale))
-    yield run(f"{count} runs", sys.executable, __file__, "--runs-in", work, "--runs", count)
+    yield run(work, f"{count} runs", sys.executable, __file__, "--runs-in", work, "--runs", count)
     archive = work / "a.archive"
-    yield ours("resume, nothing new", "resume", archive)
-    yield ours("status", "status", archive)
-    yield ours("restore, newest", "restore", archive, work / "out", "--exact")
+    yield ours(work, "resume, nothing new", "resume", archive)
+    yield ours(work, "status", "status", archive)
+    yield ours(work, "restore, newest", "restore", archive, work / "out", "--exact")
     same(work)
     shutil.rmtree(work / "out")
     half = str(int(SNAPSHOTS * scale) // 2)
-    yield ours(f"restore, snapshot {half}", "restore", archive, work / "half", "--snapshot", half)
-    yield ours("decrypt", "decrypt", work / "cold", work / "out")
+    yield ours(
+        work, f"restore, snapshot {half}", "restore", archive, work / "half", "--snapshot", half
+    )
+    yield ours(work, "decrypt", "decrypt", work / "cold", work / "out")
     same(work)
 
 
@@ -175,8 +168,6 @@ def runs_in(work: Path, count: int) -> None:
         with Catalogue.open(work / "a.archive", write=True) as catalogue:
             if not archiver.resume(catalogue, Quiet()).new:
                 raise SystemExit(f"run {number} found nothing new")
-        if number % 1000 == 999:
-            print(f"{number + 1} runs, {time.perf_counter():.0f} s", file=sys.stderr, flush=True)
 
 
 LOADS: dict[str, Callable[[Path, float], Iterator[Step]]] = {
@@ -187,15 +178,16 @@ LOADS: dict[str, Callable[[Path, float], Iterator[Step]]] = {
 }
 
 
-def measure(name: str, scale: float, data: Path | None) -> None:
+def load(name: str, scale: float, data: Path | None) -> None:
     """One load, in a folder of its own that is removed after it."""
     work = Path(tempfile.mkdtemp(prefix=f"load-{name}-", dir=data))
     try:
         head = "seconds | of the processor | peak memory |\n|---|---|---|---|"
         print(f"\n| {name} | {head}", flush=True)
         for step in LOADS[name](work, scale):
-            times = f"{step.seconds:.1f} | {step.busy:.1f}"
-            print(f"| {step.name} | {times} | {step.memory / 1e6:.0f} MB |", flush=True)
+            took = step.took
+            figures = f"{took.wall:.1f} | {took.cpu:.1f} | {took.peak / 1e6:.0f} MB"
+            print(f"| {step.name} | {figures} |", flush=True)
         kept = work / "a.archive"
         cold = [path.stat().st_size for path in (work / "cold").iterdir()]
         print(f"| *.archive {kept.stat().st_size / 1e6:.1f} MB* | | | |")
@@ -217,7 +209,7 @@ def main() -> None:
         runs_in(options.runs_in, options.runs)
         return
     for name in [options.only] if options.only else LOADS:
-        measure(name, options.scale, options.data)
+        load(name, options.scale, options.data)
 
 
 if __name__ == "__main__":
