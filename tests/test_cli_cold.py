@@ -22,7 +22,6 @@ from pyarchiver.cas.storage import Stored
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
-from pyarchiver.formats import keys
 from pyarchiver.formats.header import Kind
 
 # What each storage really does: whether it hides what is going on, its delay, its window.
@@ -114,17 +113,15 @@ def make(home: Path, profile: str, **edited: str) -> Path:
         (number,) = (at for at, line in enumerate(lines) if line.startswith(f"{name} ="))
         lines[number] = f"{name} = {value}"
     ini.write_text("\n".join(lines).replace("chunk size = 512 KiB", "chunk size = 64 KiB"))
-    with tuned(pack_size=PACK, block_size=1 << 18), quick_keys():
+    with tuned(pack_size=PACK, block_size=1 << 18), with_password():
         assert run(["start", str(ini), "-q"]) == Exit.DONE
     (home / "profile").write_text(profile)
     return home
 
 
 @contextmanager
-def quick_keys() -> Iterator[None]:
+def with_password() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "ARGON2_OPS", 1)
-        patch.setattr(keys, "ARGON2_MEMORY", 1 << 20)
         patch.setenv(secrets.PASSWORD_VARIABLE, PASSWORD)
         yield
 
@@ -431,7 +428,7 @@ def test_the_plan_tells_what_belongs_to_deleted_paths(
     source = made / "source"
     (source / "shoot0" / "00.raw").rename(source / "moved.raw")
     (source / "shoot0" / "01.raw").unlink()
-    with tuned(pack_size=PACK, block_size=1 << 18), quick_keys():
+    with tuned(pack_size=PACK, block_size=1 << 18), with_password():
         assert run(["resume", str(made / "photos.archive"), "-q"]) == Exit.DONE
     capsys.readouterr()
     words = ["restore", str(made / "photos.archive"), str(tmp_path / "out"), "--plan"]

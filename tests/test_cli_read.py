@@ -14,7 +14,6 @@ from helpers_cli import PASSWORD, contents, differences, make_tree, noise, tree_
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
-from pyarchiver.formats import keys
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
@@ -39,8 +38,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, code: list[str]) -> Path:
     """An archive of two runs, the second without `deleted` and with another `p000.raw`."""
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "ARGON2_OPS", 1)
-        patch.setattr(keys, "ARGON2_MEMORY", 1 << 20)
         patch.setenv(secrets.PASSWORD_VARIABLE, PASSWORD)
         make_tree(home / "source", files=4, size=20_000)
         write(home / "source" / "deleted", b"was there once")

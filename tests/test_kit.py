@@ -19,7 +19,6 @@ from pyarchiver.cas.kit import PAGE
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
-from pyarchiver.formats import keys
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import parse_name
 
@@ -29,9 +28,7 @@ FILES = {PAGE, "rescue.py", "FORMAT.md"}
 
 
 @pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "ARGON2_OPS", 1)
-    monkeypatch.setattr(keys, "ARGON2_MEMORY", 1 << 20)
+def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sync", lambda: None)
     monkeypatch.setattr("click.prompt", lambda *_, **__: pytest.fail("asked"))
     monkeypatch.setenv(secrets.PASSWORD_VARIABLE, PASSWORD)

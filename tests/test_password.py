@@ -15,7 +15,6 @@ from pyarchiver.cas.database import Database
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
-from pyarchiver.formats import keys
 from pyarchiver.formats.errors import CatalogueError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -24,9 +23,7 @@ CODE = re.compile(r"recovery code: ([0-9A-Z-]+)")
 
 
 @pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "ARGON2_OPS", 1)
-    monkeypatch.setattr(keys, "ARGON2_MEMORY", 1 << 20)
+def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sync", lambda: None)
     monkeypatch.setattr("click.prompt", lambda *_, **__: pytest.fail("asked"))
     monkeypatch.setenv(secrets.PASSWORD_VARIABLE, PASSWORD)
