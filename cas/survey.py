@@ -21,14 +21,11 @@ def unknown_objects(catalogue: Catalogue, storage: Storage) -> Iterator[Stored]:
     """Objects of the archive in the storage that the catalogue never named."""
     tag = tag_of(catalogue.keys.archive_id)
     for stored in storage.list():
+        if not stored.name.startswith(tag) or catalogue.state_of(stored.name) is not None:
+            continue
         name = parse_name(stored.name)
         # A kit is of no run, so that one too many says nothing of the log.
-        if (
-            name
-            and name.tag == tag
-            and name.kind != Kind.KIT
-            and catalogue.state_of(stored.name) is None
-        ):
+        if name and name.kind != Kind.KIT:
             yield stored
 
 
