@@ -36,22 +36,27 @@ def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return found
 
 
+_RULES: dict[str, Any] = {
+    "raw": False,
+    "use_list": True,
+    "strict_map_key": True,
+    # Timestamps come past the hook, which is left with extensions of no bytes.
+    "max_ext_len": 0,
+    "ext_hook": _no_extensions,
+    "object_pairs_hook": _each_once,
+    "unicode_errors": _ERRORS,
+}
+_IMPOSSIBLE = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
+
+
 def unpack(data: bytes | memoryview) -> Any:
     """The single msgpack value in `data`; lengths inside cannot exceed `len(data)`.
 
     Raises DamagedError for anything else, trailing bytes included.
     """
     try:
-        return msgpack.unpackb(
-            data,
-            raw=False,
-            use_list=True,
-            strict_map_key=True,
-            ext_hook=_no_extensions,
-            object_pairs_hook=_each_once,
-            unicode_errors=_ERRORS,
-        )
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        return msgpack.unpackb(data, **_RULES)
+    except _IMPOSSIBLE as error:
         raise DamagedError(f"not a msgpack value: {error}") from None
 
 
@@ -62,20 +67,12 @@ def unpack_each(data: bytes, limit: int) -> Iterator[Any]:
     """
     if len(data) > limit:
         raise DamagedError(f"{len(data)} bytes of values, more than the {limit} allowed")
-    unpacker = msgpack.Unpacker(
-        raw=False,
-        use_list=True,
-        strict_map_key=True,
-        ext_hook=_no_extensions,
-        object_pairs_hook=_each_once,
-        unicode_errors=_ERRORS,
-        max_buffer_size=max(1, len(data)),
-    )
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(data)), **_RULES)
     unpacker.feed(data)
     while unpacker.tell() < len(data):
         try:
             value = unpacker.unpack()
-        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        except _IMPOSSIBLE as error:
             raise DamagedError(f"not a sequence of msgpack values: {error}") from None
         yield value
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import independent_reader as second
 from helpers_formats import examples, unpack_all
 from pyarchiver.formats import wire
 from pyarchiver.formats.errors import DamagedError, UnsupportedError
@@ -227,22 +228,41 @@ def test_wire_notices_a_value_that_is_cut_off(cut: bytes) -> None:
             unpack_all(before + cut, 100)
 
 
-@pytest.mark.parametrize("code", [code for code in range(-128, 128) if code != -1])
+EXTENSIONS = {
+    "a byte": b"\xd4@\0", "8 bytes": b"\xd7@" + bytes(8), "none": b"\xc7\0@", "many": b"\xc8\1\0@",
+}  # fmt: skip
+WITHIN = [b"", b"\x91", b"\x92\x01", b"\x81\xa1x", b"\x81\xa1x\x91\x81\xa1y"]
+
+
+@pytest.mark.parametrize("code", [*range(-128, 128)])
 def test_extension_types_are_refused(code: int) -> None:
-    data = msgpack.packb(msgpack.ExtType(code, bytes(4))) if code >= 0 else b""
-    data = data or b"\xd6" + (code % 256).to_bytes(1, "big") + bytes(4)
-    with pytest.raises(DamagedError):
-        wire.unpack(data)
-    with pytest.raises(DamagedError):
-        unpack_all(data, 100)
+    """Timestamps too (-1), which the library decodes by itself."""
+    refuse_everywhere(b"\xd6" + (code % 256).to_bytes(1, "big") + bytes(4))
 
 
-def test_a_timestamp_is_no_value_of_any_field() -> None:
-    """Extension type -1 is decoded by the library itself: fields refuse it by its type."""
-    value = wire.fields(wire.unpack(b"\x81\xa3run\xd6\xff" + bytes(4)), ("run",))
-    for kind in (int, str, bytes, bool, list):
+@pytest.mark.parametrize("form", EXTENSIONS)
+@pytest.mark.parametrize("code", [-1, 0, 5])
+def test_extensions_of_every_size_are_refused(form: str, code: int) -> None:
+    data = EXTENSIONS[form].replace(b"@", (code % 256).to_bytes(1, "big"))
+    refuse_everywhere(data + bytes(256 if form == "many" else 0))
+
+
+@pytest.mark.parametrize(
+    "time", [msgpack.Timestamp(1), msgpack.Timestamp(1, 5), msgpack.Timestamp(-1, 5)]
+)
+def test_timestamps_of_every_size_are_refused(time: msgpack.Timestamp) -> None:
+    refuse_everywhere(msgpack.packb(time))
+
+
+def refuse_everywhere(data: bytes) -> None:
+    """As the value itself, and within lists and fields of any name."""
+    for before in WITHIN:
         with pytest.raises(DamagedError):
-            wire.need(value, "run", kind)
+            wire.unpack(before + data)
+        with pytest.raises(DamagedError):
+            unpack_all(before + data, 1000)
+        with pytest.raises(second.Refused):
+            second.one(before + data)
 
 
 @pytest.mark.parametrize("data", [b"\xa1\xff", b"\xa3\xed\xb3\xbf", b"\xa2\xc0\x80"])
