@@ -23,7 +23,7 @@ from pyarchiver.cas.rows import (
 )
 from pyarchiver.formats import wire
 from pyarchiver.formats.aead import KEY_SIZE
-from pyarchiver.formats.errors import CatalogueError, FormatError
+from pyarchiver.formats.errors import CatalogueError, FormatError, SettingsError
 from pyarchiver.formats.header import Kind, parse_front
 from pyarchiver.formats.keys import ID_SIZE, PUBLIC_KEY_SIZE, Slot, WriteKeys
 from pyarchiver.formats.records import RunComplete
@@ -225,6 +225,13 @@ class Catalogue(Inventory):
             "SELECT coalesce(max(run), 0) FROM runs WHERE ended IS NOT NULL"
         ).fetchone()
         return int(run)
+
+    def check_snapshot(self, number: int) -> None:
+        """Raise SettingsError where there is no such snapshot."""
+        if all(done.run != number for done in self.snapshots()):
+            last = self.last_snapshot()
+            there = f"the newest is {last}" if last else "it has none yet"
+            raise SettingsError(f"no snapshot {number} in the archive: {there}")
 
     def interrupted_run(self) -> int:
         """The run that was begun and is not complete, 0 for none."""

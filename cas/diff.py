@@ -18,7 +18,6 @@ from pyarchiver.cas.rows import Known, VersionRow, join
 from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.walk import Folder
 from pyarchiver.formats.entry import EntryKind, Node, decode_node
-from pyarchiver.formats.errors import SettingsError
 
 
 class Change(StrEnum):
@@ -44,7 +43,7 @@ class Difference(NamedTuple):
 def between(catalogue: Catalogue, old: int, new: int) -> Iterator[Difference]:
     """What differs from snapshot `old` to `new`, by path; SettingsError where there is none."""
     for number in (old, new):
-        _check(catalogue, number)
+        catalogue.check_snapshot(number)
     left, right = catalogue.listing(old, deleted=False), catalogue.listing(new, deleted=False)
     before, after = next(left, None), next(right, None)
     while before or after:
@@ -71,7 +70,7 @@ def against_source(
     where there is no source.
     """
     if snapshot is not None:
-        _check(catalogue, snapshot)
+        catalogue.check_snapshot(snapshot)
     return sorted(_SourceDiff(catalogue, snapshot, observer).run())
 
 
@@ -146,12 +145,6 @@ class _SourceDiff:
             return os.fsencode(Path(os.fsdecode(self._walker.root + b"/" + path)).readlink())
         except OSError:
             return b""
-
-
-def _check(catalogue: Catalogue, number: int) -> None:
-    if not any(done.run == number for done in catalogue.snapshots(number - 1)):
-        last = catalogue.last_snapshot()
-        raise SettingsError(f"no snapshot {number} in the archive: it has 1 to {last}")
 
 
 def _place(row: VersionRow) -> tuple[bytes, bytes]:

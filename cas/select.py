@@ -9,7 +9,6 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import VersionRow, join, split
 from pyarchiver.cas.walk import path_matcher
 from pyarchiver.formats.entry import EntryKind
-from pyarchiver.formats.errors import SettingsError
 
 _WILD = frozenset("*?[")
 
@@ -24,11 +23,8 @@ class Selection:
         self.run = snapshot
         if exact and snapshot is None:
             self.run = 1 << 61
-        elif snapshot is not None and not any(
-            done.run == snapshot for done in catalogue.snapshots()
-        ):
-            last = catalogue.last_snapshot()
-            raise SettingsError(f"no snapshot {snapshot} in the archive: it has 1 to {last}")
+        elif snapshot is not None:
+            catalogue.check_snapshot(snapshot)
         self._matchers = [(path, _matcher(path)) for path in paths]
         self.unmatched = set(paths)
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from helpers_cas import PASSWORD, World, new_world, noise, tuned
+from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
+from pyarchiver.formats.records import RunComplete
 
 HOUR_LATER = 1_000_003_600_000_000_000
 ODD = b"odd\n\xff name"
@@ -128,7 +130,23 @@ def test_no_such_snapshot(world: World, capsys: pytest.CaptureFixture[str], comm
     more = ["--snapshot", 9] if command == "list" else [9]
     told = Told(capsys, command, world.archive, *more)
     assert told.code == Exit.USAGE
-    assert "no snapshot 9 in the archive: it has 1 to 3" in told.err
+    assert "no snapshot 9 in the archive: the newest is 3" in told.err
+
+
+def test_no_such_snapshot_where_there_are_few(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their numbers have gaps, and there may be none."""
+    world = new_world(tmp_path)
+    told = Told(capsys, "list", world.archive, "--snapshot", 1)
+    assert told.code == Exit.USAGE
+    assert "no snapshot 1 in the archive: it has none yet" in told.err
+    with Catalogue.open(world.archive, write=True) as catalogue, catalogue.transaction():
+        for run in (2, 5):
+            catalogue.add_snapshot(RunComplete(run, 1, 2, 0, 0))
+    told = Told(capsys, "diff", world.archive, 4, 5)
+    assert told.code == Exit.USAGE
+    assert "no snapshot 4 in the archive: the newest is 5" in told.err
 
 
 def test_list_what_is_not_there(world: World, capsys: pytest.CaptureFixture[str]) -> None:
