@@ -270,7 +270,11 @@ class Rebuild:
 
     def flush(self) -> None:
         """Bring the entries that were read into the catalogue."""
-        left_out = self._catalogue.add_versions(self._batch, self._branch)
+        left_out, contradictions = self._catalogue.add_versions(self._batch, self._branch)
+        # That branches of a fork contradict each other was said of them all.
+        if contradictions and not self._branch:
+            entries = count_text(contradictions, "entry contradicts", "entries contradict")
+            self._observer.problem(f"{entries} what was told of the same state before: both kept")
         if left_out:
             entries = count_text(left_out, "entry", "entries")
             self._observer.problem(f"left out: {entries} of too many forks")

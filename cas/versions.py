@@ -223,11 +223,12 @@ class Versions(Database):
         assert folder is not None
         return folder
 
-    def add_versions(self, batch: Batch, branch: int = 0) -> int:
+    def add_versions(self, batch: Batch, branch: int = 0) -> tuple[int, int]:
         """Insert versions read from objects, within a transaction of the caller.
 
         Those of another branch of the log than the one followed, and those that find their place
-        taken by another, go below: see BRANCH. Returns how many find no place.
+        taken by another, go below: see BRANCH. Returns how many find no place, and how many say
+        other than what was there of the same path, run and sequence.
         """
         folders = {folder: self._make_folder(folder) for folder in _folders(batch)}
         rows = [
@@ -238,14 +239,24 @@ class Versions(Database):
             before = self._db.total_changes
             self._db.executemany(f"INSERT OR IGNORE{_INTO_VERSIONS}", rows)
             if self._db.total_changes - before == len(rows):
-                return 0
-        return sum(not self._place(row[0], row[1:], branch) for row in rows)
+                return 0, 0
+        left_out = contradictions = 0
+        for sequence, *values in rows:
+            there, before = self._version_at(sequence), self._db.total_changes
+            left_out += not self._place(sequence, tuple(values), branch)
+            is_new = self._db.total_changes > before
+            contradictions += is_new and there is not None and list(there[:3]) == values[:3]
+        return left_out, contradictions
+
+    def _version_at(self, sequence: int) -> tuple[object, ...] | None:
+        query = "SELECT folder, name, run, kind, fields FROM versions WHERE id = ?"
+        row: tuple[object, ...] | None = self._db.execute(query, (sequence,)).fetchone()
+        return row
 
     def _place(self, sequence: int, values: tuple[object, ...], branch: int) -> bool:
-        query = "SELECT folder, name, run, kind, fields FROM versions WHERE id = ?"
         for place in dict.fromkeys((0, *range(branch, BRANCHES_MAX))):
             at = sequence - place * BRANCH
-            there = self._db.execute(query, (at,)).fetchone()
+            there = self._version_at(at)
             if there == values:
                 return True
             if there is None and place >= branch:

@@ -402,6 +402,17 @@ def _info(forger: Forger, indexes: list[bytes], data: bytes, **more: Any) -> Pac
     return replace(info, **more)
 
 
+def test_entries_that_contradict_each_other(tmp_path: Path) -> None:
+    """Of one path, run and sequence, with other fields: what was told first counts."""
+    forger = Forger()
+    data, _ = forger.pack([(b"good", forger.good()), (b"more", forger.good())])
+    records = forger.records([(b"good", forger.good()), (b"more", forger.file((1, OTHER)))])
+    observer = _restore(tmp_path, {"pack": data, "manifest": forger.manifest(records)})
+    (problem,) = observer.problems
+    assert problem.startswith("1 entry contradicts what was told of the same state before")
+    assert contents(tmp_path / "out") == {"good": GOOD, "more": OTHER}
+
+
 @pytest.mark.parametrize(
     "what",
     ["header of another", "twice", "garbage as index", "no index", "huge", "garbage as header",
