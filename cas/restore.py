@@ -287,7 +287,7 @@ class _Writer:
     def _reporting(self, path: bytes) -> Iterator[None]:
         try:
             yield
-        except PathError as error:
+        except (FormatError, PathError) as error:
             self._planned.fail(path, str(error))
 
     # Links and folders

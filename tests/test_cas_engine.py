@@ -30,6 +30,7 @@ from pyarchiver.cas.folder import ObjectFolder
 from pyarchiver.cas.log import Log
 from pyarchiver.cas.planner import Request
 from pyarchiver.cas.progress import Quiet
+from pyarchiver.formats.entry import EntryKind
 from pyarchiver.formats.errors import (
     CodeError,
     DestinationError,
@@ -487,7 +488,7 @@ def test_snapshots_that_are_none(world: World) -> None:
     fill(world)
     world.resume()
     for run in (0, 2, -1, 99):
-        with pytest.raises(SettingsError, match="1 to 1"):
+        with pytest.raises(SettingsError, match="the newest is 1"):
             world.restore(snapshot=run)
 
 
@@ -880,3 +881,16 @@ def test_a_full_destination_leaves_no_half_file(
     again, _ = world.restore(tmp_path / "full")
     assert contents(again) == {"a": b"data"}
     assert not world.problems
+
+
+def test_a_folder_whose_fields_are_damaged_costs_itself(world: World) -> None:
+    """In the catalogue, where only the restore comes upon it; the rest is restored and synced."""
+    world.write("folder/file", b"content")
+    world.resume()
+    with Catalogue.open(world.archive, write=True) as catalogue, catalogue.transaction():
+        query = "UPDATE versions SET fields = x'c1' WHERE kind = ? AND name = ?"
+        catalogue._db.execute(query, (int(EntryKind.FOLDER), b"folder"))
+    folder, _ = world.restore()
+    (problem,) = world.problems
+    assert problem.startswith("folder: ")
+    assert contents(folder) == contents(world.source)
