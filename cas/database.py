@@ -76,6 +76,7 @@ class Database:
         One that is there already stays, unless `replaces` says yes to it. The new one is made
         beside and renamed, so that an .archive is always a whole one.
         """
+        path = _real(path)
         lock = _lock(path)
         new = _beside(path, ".new")
         try:
@@ -105,9 +106,10 @@ class Database:
     def open(cls, path: Path, *, write: bool, older: bool = False) -> Self:
         """The .archive at `path`; with `write`, as its only writer; with `older`, of any version.
 
-        Raises CatalogueError where it is none, damaged, too new or too old, BusyError where
-        another process writes.
+        Raises CatalogueError where it is none, damaged, too new or too old, or to be written under
+        one of several names; BusyError where another process writes.
         """
+        path = _real(path)
         if not path.is_file():
             raise CatalogueError(f"no archive {path}: pyarchiver start makes one")
         if write and not os.access(path, os.W_OK):
@@ -115,6 +117,8 @@ class Database:
         lock = _lock(path) if write else None
         try:
             _check(path)
+            if write:
+                _refuse_names(path)
             connection = _connect(path, _mode(path))
             try:
                 _check_version(path, connection, older)
@@ -213,6 +217,11 @@ class Database:
         return self._config.get(name, b"")
 
 
+def _real(path: Path) -> Path:
+    """What a symbolic link leads to: the lock and the log are beside that, and of one name."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def _beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
 
@@ -248,9 +257,26 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
+def _names(path: Path) -> int:
+    return path.stat().st_nlink
+
+
+def _refuse_names(path: Path) -> None:
+    """Of a file with hard links, each name has a lock and a -wal of its own.
+
+    "How To Corrupt An SQLite Database File", multiple links to the same file, on sqlite.org.
+    """
+    if (names := _names(path)) > 1:
+        raise CatalogueError(
+            f"{path} has {names} names (hard links), and would be damaged by writing under two of "
+            f"them: remove the others, or make it a file of its own: cp {path} {path}.copy, then "
+            f"mv {path}.copy {path}"
+        )
+
+
 def _mode(path: Path) -> str:
     """How to open the file: on a read-only disk SQLite must be told that nothing will change."""
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) and _names(path) == 1:
         return "rw"
     return "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
 

@@ -67,7 +67,7 @@ def update(path: Path, observer: Observer) -> UpdateResult:
             return UpdateResult(before, VERSION, None)
         if before + 1 not in MIGRATIONS:
             raise CatalogueError(f"{path} is of version {before}, which never was: use a copy")
-        copy = path.with_name(f"{path.name}.v{before}")
+        copy = database.path.with_name(f"{database.path.name}.v{before}")
         observer.begin("copying", None, None)
         _keep(database, copy)
         observer.begin("updating", None, None)
