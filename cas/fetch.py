@@ -17,8 +17,9 @@ from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.storage import Storage, Stored
 from pyarchiver.cas.thaw import read_all
 from pyarchiver.cas.units import count_text
-from pyarchiver.cas.unlock import Keyring, refusal
+from pyarchiver.cas.unlock import Keyring, nothing_opens
 from pyarchiver.formats.errors import (
+    AccessError,
     ColdError,
     FormatError,
     SettingsError,
@@ -83,7 +84,8 @@ def find_archive(storage: Storage, keyring: Keyring, only: str = "") -> Listing:
     """What a storage lists of the one archive that the secret opens.
 
     `only`: the tag that begins the archive's names. Raises PasswordError or CodeError where the
-    secret opens none, SettingsError where it opens several, StorageError where there is none.
+    secret opens none, AccessError where not all could be tried, SettingsError where it opens
+    several, StorageError where there is none.
     """
     found: dict[str, Listing] = {}
     for stored in storage.list():
@@ -92,9 +94,11 @@ def find_archive(storage: Storage, keyring: Keyring, only: str = "") -> Listing:
             found.setdefault(name.tag, Listing()).add(stored, name)
     if not found:
         raise StorageError("no object of pyarchiver is there")
-    opened = [tag for tag, listing in found.items() if _opens(storage, keyring, listing)]
+    opened, locked = _opened(storage, keyring, found)
+    if not opened and keyring.try_rest():
+        opened, locked = _opened(storage, keyring, found)
     if not opened:
-        raise refusal(keyring.secret, "any object there")
+        raise nothing_opens(keyring.secret, locked)
     if len(opened) > 1:
         raise SettingsError(
             "several archives are there: choose one by the beginning of its objects' names, "
@@ -103,7 +107,17 @@ def find_archive(storage: Storage, keyring: Keyring, only: str = "") -> Listing:
     return found[opened[0]]
 
 
-def _opens(storage: Storage, keyring: Keyring, listing: Listing) -> bool:
+def _opened(
+    storage: Storage, keyring: Keyring, found: dict[str, Listing]
+) -> tuple[list[str], dict[str, AccessError | None]]:
+    """(tags of the archives that the secret opens, objects that could not be tried)."""
+    locked: dict[str, AccessError | None] = {}
+    return [tag for tag in found if _opens(storage, keyring, found[tag], locked)], locked
+
+
+def _opens(
+    storage: Storage, keyring: Keyring, listing: Listing, locked: dict[str, AccessError | None]
+) -> bool:
     """Whether the secret opens an archive, or may: what is cold cannot be tried.
 
     The newest first, which has the newest slots; where slots were changed, older ones do too.
@@ -115,6 +129,8 @@ def _opens(storage: Storage, keyring: Keyring, listing: Listing) -> bool:
                 return True
         except ColdError:
             return True
+        except AccessError as error:
+            locked[stored.name] = error
         except (FormatError, StorageError):
             continue
     return False

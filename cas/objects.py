@@ -19,7 +19,13 @@ from pyarchiver.formats.entry import (
     chunk_parts,
     decode_entries,
 )
-from pyarchiver.formats.errors import ColdError, DamagedError, FormatError, StorageError
+from pyarchiver.formats.errors import (
+    AccessError,
+    ColdError,
+    DamagedError,
+    FormatError,
+    StorageError,
+)
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.keys import ReadKeys
 from pyarchiver.formats.payload import (
@@ -57,13 +63,14 @@ def open_object(
     """Open an object of `size` bytes (None: ask the storage); None where there are no keys for it.
 
     Raises ForeignError for what is no object, DamagedError where both headers are lost,
-    StorageError where it cannot be read.
+    AccessError where its keys could not be tried, StorageError where it cannot be read.
     """
     length = storage.size(name) if size is None else size
 
     def read_at(offset: int, into: memoryview) -> int:
         return storage.get_into(name, offset, into)
 
+    unable: AccessError | None = None
     candidate: Found | None = find_header(read_at, length)
     while candidate is not None:
         other = candidate.swapped()
@@ -72,11 +79,15 @@ def open_object(
             if keys is not None:
                 opener = Opener(candidate, candidate.header.object_key(keys), read_at, length)
                 return OpenObject(name, candidate.header, keys, opener, candidate.notices)
+        except AccessError as error:
+            unable = error
         except DamagedError:
             if other is None:
                 raise
         # The front may parse and yet be altered, its slots too: then the copy at the end counts.
         candidate = other
+    if unable:
+        raise unable
     return None
 
 

@@ -32,7 +32,13 @@ from pyarchiver.cas.stock import Stock, take_stock
 from pyarchiver.cas.storage import Storage
 from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
-from pyarchiver.formats.errors import ArchiverError, CatalogueError, SettingsError, StorageError
+from pyarchiver.formats.errors import (
+    AccessError,
+    ArchiverError,
+    CatalogueError,
+    SettingsError,
+    StorageError,
+)
 from pyarchiver.formats.header import Kind
 
 _NEW = "new.archive"
@@ -194,7 +200,7 @@ class _Recovery:
     def _any_pack(self, told: Observer) -> Stock:
         """The first pack of which something is left: the archive's keys come from it."""
         for name in self._listing.packs:
-            with suppress(StorageError):
+            with suppress(AccessError, StorageError):
                 return self._stock([name], told)
         raise StorageError("no object that can be used is there")
 

@@ -23,7 +23,7 @@ from pyarchiver.cas.stock import Found, take_stock
 from pyarchiver.cas.storage import Stored
 from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring
-from pyarchiver.formats.errors import StorageError
+from pyarchiver.formats.errors import AccessError, StorageError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import first_name, parse_name
 
@@ -114,7 +114,7 @@ class PackReader:
         told = Quiet() if len(files) > 1 else self._observer
         try:
             packs = take_stock(self._folder, files, self._keyring, told).packs.values()
-        except StorageError as error:
+        except (AccessError, StorageError) as error:
             self._observer.problem(f"object {first} is of no use: {error}")
             packs = {}.values()
         row = self._rows.get(first)

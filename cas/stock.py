@@ -13,7 +13,7 @@ from pyarchiver.cas.folder import ObjectFolder
 from pyarchiver.cas.objects import OpenObject, open_object, read_about
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.units import count_text
-from pyarchiver.cas.unlock import Keyring, refusal
+from pyarchiver.cas.unlock import Keyring, nothing_opens
 from pyarchiver.formats.errors import (
     AccessError,
     ForeignError,
@@ -60,18 +60,22 @@ def take_stock(
 ) -> Stock:
     """Open files of a folder: the objects of the archive that the secret opens.
 
-    Raises PasswordError or CodeError where there are objects and none opens.
+    Raises PasswordError or CodeError where there are objects and none opens, AccessError where not
+    all could be tried.
     """
     found: dict[bytes, Stock] = {}
     locked = _open_all(folder, files, keyring, found, observer)
-    if found:
+    if keyring.try_rest() or found:
         # A slot that opens serves every object of its archive, those that were tried before too.
         locked = _open_all(folder, locked, keyring, found, observer)
-    for file in locked:
-        observer.notice(f"{file}: of another archive or under another password; skipped")
+    for file, error in locked.items():
+        if error:
+            observer.problem(f"{file}: cannot be opened: {error}")
+        else:
+            observer.notice(f"{file}: of another archive or under another password; skipped")
     if not found:
         if locked:
-            raise refusal(keyring.secret, "any object there")
+            raise nothing_opens(keyring.secret, locked)
         raise StorageError("no object of pyarchiver is there")
     found = {key: stock for key, stock in found.items() if stock.packs or stock.log}
     if not found:
@@ -90,9 +94,12 @@ def _open_all(
     keyring: Keyring,
     found: dict[bytes, Stock],
     observer: Observer,
-) -> list[str]:
-    """Open files and sort what is in them into `found`, by archive; returns those locked."""
-    locked = []
+) -> dict[str, AccessError | None]:
+    """Open files and sort what is in them into `found`, by archive.
+
+    Returns those locked, with the error where that is not for want of the right secret.
+    """
+    locked: dict[str, AccessError | None] = {}
     for file in files:
         if (name := parse_name(file)) and name.kind == Kind.KIT:
             continue
@@ -107,11 +114,14 @@ def _open_all(
         except UnsupportedError as error:
             observer.problem(f"{file}: {error}")
             continue
-        except (AccessError, FormatError, StorageError) as error:
+        except AccessError as error:
+            locked[file] = error
+            continue
+        except (FormatError, StorageError) as error:
             observer.problem(f"{file}: cannot be opened: {error}")
             continue
         if opened is None:
-            locked.append(file)
+            locked[file] = None
             continue
         for notice in opened.notices:
             observer.notice(f"{file}: {notice}")
