@@ -102,7 +102,7 @@ class _Run:
         spool = storage.spool or _spool(catalogue, settings)
         self._courier = Courier(catalogue, storage, spool, observer)
         self._number = catalogue.begin_run(time.time_ns())
-        self._ledger = Ledger(catalogue, self._number, self._root.st_dev)
+        self._ledger = Ledger(catalogue, self._number, self._root.st_dev, self._refuse)
         self._log = Log(catalogue, self._courier, settings.suite, self._number)
         self._packer = Packer(
             catalogue, self._courier, self._ledger, settings, self._number,
@@ -317,6 +317,10 @@ class _Run:
             raise FileChanged
         return found, xattrs, content
 
+    def _refuse(self, path: bytes) -> None:
+        self._changed -= 1
+        self._observer.problem(f"{show(path)}: in too many pieces to be described; left as it was")
+
     def _mark_gone(self, folder: bytes, name: bytes, before: Known) -> None:
         self._ledger.gone(folder, name)
         self._gone += 1
@@ -362,7 +366,7 @@ def source_walker(catalogue: Catalogue, settings: Settings, observer: Observer) 
 
 def spool_folder(catalogue: Catalogue, settings: Settings) -> Path:
     """Where packs wait that cannot be built in the storage."""
-    return settings.spool or catalogue.path.resolve().with_suffix(".spool")
+    return (settings.spool or catalogue.path.with_suffix(".spool")).resolve()
 
 
 def _spool(catalogue: Catalogue, settings: Settings) -> Path:

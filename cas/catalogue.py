@@ -66,7 +66,7 @@ class Catalogue(Inventory):
         opened = super().open(path, write=write, older=older)
         try:
             opened._check_config()
-        except (FormatError, CatalogueError, TypeError, KeyError):
+        except (FormatError, CatalogueError, TypeError, ValueError, KeyError):
             opened.close()
             raise CatalogueError(
                 f"{path} is damaged (its configuration): use a copy of it, or get the files back "
@@ -89,6 +89,8 @@ class Catalogue(Inventory):
             and all(type(text) is str for item in settings.items() for text in item)
             and all(isinstance(slot, dict) for slot in (wire.unpack(slots) if slots else ()))
             and [type(value) for value in astuple(head)] == [int, bytes, int, int]
+            and [type(value) for value in self.floor] == [int, int]
+            and 0 <= float(self.config("download_rate") or 0) < float("inf")
         )
         if not sound:
             raise CatalogueError("impossible configuration")

@@ -308,7 +308,7 @@ def _schema() -> str:
     return resources.files(__package__).joinpath("schema.sql").read_text()
 
 
-_PARTS = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
+_PARTS = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"
 
 
 def _check_schema(path: Path, connection: sqlite3.Connection, older: bool) -> None:

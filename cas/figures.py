@@ -86,6 +86,12 @@ def _rate(text: str) -> float:
     return float(size)
 
 
+def _duration(text: str) -> float:
+    if not (seconds := parse_duration(text)):
+        raise ValueError("it must be more than 0")
+    return seconds
+
+
 def _price(text: str) -> float | None:
     if text and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
         raise ValueError(f"{text!r} is no price such as 0.0025; empty says that it is not known")
@@ -136,12 +142,12 @@ FIGURES = {
     ),
     "thaw longest": Figure("terms.longest", parse_duration, duration_text),
     "thaw window": Figure(
-        "terms.window", parse_duration, duration_text,
+        "terms.window", _duration, duration_text,
         "How long it can then be read. Requests for a thaw name it in days.",
     ),
     "thaw tier": Figure("terms.tier", str, str, "The tier of the request, such as Bulk."),
     "thaw poll": Figure(
-        "terms.poll", parse_duration, duration_text, "How often to look at what is overdue."
+        "terms.poll", _duration, duration_text, "How often to look at what is overdue."
     ),
     "download rate": Figure(
         "terms.rate", _rate, size_text,

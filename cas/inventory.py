@@ -67,7 +67,8 @@ class Inventory(Versions):
 
     def abandoned(self) -> list[str]:
         """Names under which cut puts may have left something."""
-        return [name for (name,) in self._db.execute("SELECT name FROM abandoned ORDER BY name")]
+        rows = self._db.execute("SELECT name FROM abandoned ORDER BY name")
+        return [self._checked_name(name) for (name,) in rows]
 
     def record_deleted(self, object_row: int) -> None:
         """Commit that an object is gone from the storage."""
@@ -102,13 +103,14 @@ class Inventory(Versions):
         )
         rows = [ObjectRow(*row) for row in self._db.execute(query, values)]
         for row in rows:
-            self._check_name(row.name)
+            self._checked_name(row.name)
         return rows
 
-    def _check_name(self, name: str) -> None:
+    def _checked_name(self, name: str) -> str:
         """Names become paths: one in a foreign .archive must not lead out of the storage."""
         if parse_name(name) is None:
             raise CatalogueError(f"{self.path} was tampered with: no object is called {name!r}")
+        return name
 
     def add_object(self, new: NewObject, state: int) -> int:
         """Insert an object's row and index, within a transaction of the caller."""
@@ -194,7 +196,7 @@ class Inventory(Versions):
         query = "SELECT id, name, size FROM objects WHERE state != ? ORDER BY id"
         rows = [Remaining(*row) for row in self._db.execute(query, (DELETED,))]
         for row in rows:
-            self._check_name(row.name)
+            self._checked_name(row.name)
         return rows
 
     def remaining_size(self) -> tuple[int, int]:
@@ -224,7 +226,9 @@ class Inventory(Versions):
             "SELECT o.id, o.name, o.size, o.state, o.blake3, coalesce(c.checked, 0) FROM objects o"
             " LEFT JOIN checks c ON c.object = o.id WHERE o.state IN (?, ?) ORDER BY o.id"
         )
-        return (Expected(*row) for row in self._db.execute(query, (STAGED, STORED)))
+        for row in self._db.execute(query, (STAGED, STORED)):
+            self._checked_name(row[1])
+            yield Expected(*row)
 
     def checksums(self, object_row: int) -> dict[str, str]:
         """The checksums of an object by their algorithm, apart from its BLAKE3."""

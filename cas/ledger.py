@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.intake import Ref
 from pyarchiver.cas.rows import Batch, Known, VersionRow, join
 from pyarchiver.formats.entry import (
+    ENTRY_MAX,
     Content,
     EntryKind,
     Hole,
@@ -49,11 +50,14 @@ class Ledger:
 
     An entry equal to the path's newest one is no new version: only what the file system said of
     the path is noted, so that the next run need not read the file again. `device` is that of the
-    source folder.
+    source folder; `refuse(path)` is told of a file in more pieces than an entry can name.
     """
 
-    def __init__(self, catalogue: Catalogue, run: int, device: int) -> None:
+    def __init__(
+        self, catalogue: Catalogue, run: int, device: int, refuse: Callable[[bytes], None]
+    ) -> None:
         self._catalogue = catalogue
+        self._refuse = refuse
         self._device = device
         self._run = run
         self._file_key = catalogue.keys.file_key
@@ -98,10 +102,15 @@ class Ledger:
         folder, name, known = due[:3]
         fields = encode_node(self._node(due))
         if not known.version or self._catalogue.fields(known.version) != fields:
-            self._sequence = sequence = self._sequence + 1
+            sequence, path = self._sequence + 1, join(folder, name)
+            entry = encode_entry(path, self._run, sequence, fields)
+            if len(entry) > ENTRY_MAX:
+                self._refuse(path)
+                return
+            self._sequence = sequence
             batch.versions.append(VersionRow(sequence, folder, name, self._run, known.kind, fields))
             known = Known(sequence, *known[1:])
-            entries.append(encode_entry(join(folder, name), self._run, sequence, fields))
+            entries.append(entry)
         batch.paths.append((folder, name, known))
 
     def _node(self, due: Waiting) -> Node:

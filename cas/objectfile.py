@@ -25,13 +25,18 @@ def spool_file(spool: Path, name: str) -> Path:
 
 
 class ObjectFile:
-    """`<spool>/<name>.part` while it is written. Used by one thread at a time."""
+    """`<spool>/<name>.part` while it is written.
+
+    Written by one thread at a time; another may sync meanwhile. Once a sync has failed, the object
+    is lost: the system tells of a failed write only once, and the next fsync says nothing of it.
+    """
 
     def __init__(self, spool: Path, name: str, header: Header, key: bytes) -> None:
         self.path = spool_file(spool, name)
         self._hasher = blake3()
         self.size = 0
         self._descriptor = -1
+        self._failed: OSError | None = None
         try:
             self._descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             self._sealer = Sealer(header, key, self._write)
@@ -58,6 +63,8 @@ class ObjectFile:
     def sync(self) -> None:
         """Make file and folder entry durable, and close the file."""
         try:
+            if self._failed:
+                raise self._failed
             os.fsync(self._descriptor)
             sync_folder(self.path.parent)
         except OSError as error:
@@ -65,9 +72,12 @@ class ObjectFile:
         self.close()
 
     def sync_data(self) -> None:
-        """Sync what is written so far, while more is being written."""
-        if self._descriptor >= 0:
-            os.fsync(self._descriptor)
+        """Sync what is written so far, while more is being written; `sync` tells of a failure."""
+        try:
+            if self._descriptor >= 0:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            self._failed = error
 
     def close(self) -> None:
         """Close the file; what is not synced may be lost."""

@@ -348,7 +348,10 @@ def _heat_of_head(found: dict[str, Any]) -> tuple[Heat, float | None]:
         return Heat.THAWING, None
     if 'ongoing-request="false"' in restore:
         expiry = re.search(r'expiry-date="([^"]*)"', restore)
-        return Heat.THAWED, parsedate_to_datetime(expiry[1]).timestamp() if expiry else None
+        try:
+            return Heat.THAWED, parsedate_to_datetime(expiry[1]).timestamp() if expiry else None
+        except (ValueError, OverflowError):
+            return Heat.THAWED, None
     return Heat.COLD, None
 
 

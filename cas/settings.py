@@ -214,6 +214,6 @@ def _size(name: str, text: str, low: int, high: int) -> int:
 
 
 def _number(name: str, text: str, low: int, high: int) -> int:
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
         raise SettingsError(f"setting {name!r} must be a number from {low} to {high}")
     return int(text)

@@ -38,6 +38,7 @@ from paramiko.sftp import (
 PROTOCOL = 3
 # What every server must take; more only where it says so. 255 KiB is OpenSSH's own limit.
 _STEP = 32 << 10
+_STEP_MIN = 4 << 10
 _STEP_MAX = 255 << 10
 # Of one file, sent and not yet answered, or asked for and not yet wanted: 2.5 times what the
 # window of an OpenSSH connection lets through at once.
@@ -145,7 +146,8 @@ class Client(paramiko.SFTPClient):
             raise Garbled("no limits")
         packet, read, write, _ = struct.unpack_from(">4Q", body)
         most = min(packet - 1024, _STEP_MAX) if packet > 2 * _STEP else _STEP
-        return min(read or _STEP, most), min(write or _STEP, most)
+        # Smaller steps than any server needs would be as many answers to keep in mind.
+        return max(_STEP_MIN, min(read or _STEP, most)), max(_STEP_MIN, min(write or _STEP, most))
 
     # Packets
 

@@ -26,6 +26,7 @@ from pyarchiver.formats.payload import CHUNK_ID_SIZE, RECORD_MAX, Type
 
 PART_SIZE = 1 << 20
 PARTS_MAX = 64
+ENTRY_MAX = PARTS_MAX * PART_SIZE
 ENTRIES_RAW = 1 << 20
 PATH_MAX = 32768
 SIZE_MAX = 1 << 62

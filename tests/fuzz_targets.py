@@ -54,6 +54,7 @@ NUMBERS = [0, 1, -1, 127, 128, 255, 256, 16384, 16385, 1 << 20, (1 << 31) - 1, 1
 OUTSIDE = [b"..", b"../x", b"/etc/x", b"a/../../x", b"a//b", b"nul\0", b"", b".", b"x" * 300]
 HOSTILE_SCHEMA = [
     "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM objects; END",
+    "CREATE TRIGGER sqliteXt AFTER INSERT ON runs BEGIN DELETE FROM objects; END",
     "CREATE VIEW v AS SELECT 1",
     "DROP TABLE thaws; CREATE VIEW thaws AS WITH RECURSIVE n(x) AS"
     " (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS object, 1 AS asked, 1 AS ready,"

@@ -23,7 +23,7 @@ from helpers_cas import (
     noise,
     tuned,
 )
-from pyarchiver.cas import archiver, planner, tree
+from pyarchiver.cas import archiver, ledger, planner, tree
 from pyarchiver.cas import decrypt as decrypting
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.folder import ObjectFolder
@@ -63,6 +63,25 @@ def fill(world: World) -> None:
 
 
 # Runs
+
+
+def test_a_file_in_too_many_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry would be larger than a reader may believe: the rest is archived, each time."""
+    fill(world)
+    with (world.source / "pieces").open("wb") as file:
+        for number in range(20):
+            file.seek(number << 20)
+            file.write(noise(number, 5000))
+        file.truncate(21 << 20)
+    monkeypatch.setattr(ledger, "ENTRY_MAX", 300)
+    for new in (True, False):
+        assert world.resume().new is new
+        (problem,) = world.problems
+        assert problem == "pieces: in too many pieces to be described; left as it was"
+        world.problems.clear()
+    monkeypatch.undo()
+    assert world.resume().snapshot == 2
+    same_as_source(world, world.restore()[0])
 
 
 def test_nothing_new_costs_nothing(world: World) -> None:
@@ -528,20 +547,6 @@ def test_x_tilde_n_that_is_there_already(world: World) -> None:
     assert found["x/in"] == b"in"
     assert found["x~1"] == noise("other", LARGE), "a file under its own name keeps it"
     assert noise("x", LARGE) in found.values()
-
-
-def test_files_called_like_temporary_ones(world: World) -> None:
-    """What a killed restore left behind may have been archived since."""
-    # Files are numbered as they are planned: these are 1 to 4, the large ones 5 to 8.
-    for number in range(5, 9):
-        world.write(f".pyarchiver-{number}.part", b"%d" % number)
-    world.resume()
-    for number in range(4):
-        world.write(f"large{number}", noise(number, 9_000_000))
-    world.resume()
-    folder, _ = world.restore()
-    assert not world.problems
-    same_as_source(world, folder)
 
 
 def test_what_an_interrupted_restore_left_was_archived(world: World) -> None:

@@ -350,7 +350,9 @@ def test_an_edited_figure_replaces_one(tmp_path: Path) -> None:
     [("rename = no", "rename = perhaps"), ("thaw = request", "thaw = magic"),
      ("thaw delay = 2 d", "thaw delay = soon"), ("minimum days = 180", "minimum days = half"),
      ("price of thaw = 0.0025", "price of thaw = cheap"),
-     ("download rate = 10 MB", "download rate = 0 MB"), ("profile = aws", "profile = gcp")],
+     ("download rate = 10 MB", "download rate = 0 MB"),
+     ("thaw window = 7 d", "thaw window = 0 s"), ("thaw poll = 15 min", "thaw poll = 0 s"),
+     ("profile = aws", "profile = gcp")],
 )  # fmt: skip
 def test_a_wrong_figure_is_named_with_its_line(tmp_path: Path, line: str, bad: str) -> None:
     text = template("photos", "/pictures", "/packs", "aws-deep-archive")

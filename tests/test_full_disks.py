@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 
 from helpers_cli import contents, differences, make_tree, noise, write
 from helpers_disk import disk, fill, free, init, password, remount
+from pyarchiver.cas import packer
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.local import LocalStorage
+from pyarchiver.cas.objectfile import PART
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
 
@@ -265,3 +269,46 @@ def test_start_where_the_archive_cannot_be_written(home: Path, capsys: Captured)
         assert _start(ini) == Exit.FAILED
         assert f"cannot write to {folder}" in capsys.readouterr().err
         assert not (home / "storage").exists()
+
+
+# A disk that loses what was written to it
+
+
+def test_a_write_that_failed_early_is_told_only_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """The pack whose first sync failed is not taken for durable because its last one did not."""
+    fsync = os.fsync
+    fired: list[int] = []
+
+    def once(descriptor: int) -> None:
+        if not fired and Path(os.readlink(f"/proc/self/fd/{descriptor}")).suffix == PART:
+            fired.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(packer, "_SYNC_EVERY", 4 << 20)
+    ini = init(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", once)
+        assert _start(ini) == Exit.FAILED
+    assert fired
+    assert "Input/output error" in capsys.readouterr().err
+    assert not _staged(home)
+    assert _resume(home) == Exit.DONE
+    _assert_all_there(home)
+
+
+def test_a_spool_within_the_source(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """However its folder is written: packs on their way are not archived."""
+    monkeypatch.setattr(
+        LocalStorage, "spool", property(lambda _: None, lambda *_: None), raising=False
+    )
+    (home / "source" / "conf").mkdir()
+    assert _start(init(home, spool=f"{home}/source/conf/../spool")) == Exit.DONE
+    assert (home / "source" / "spool").is_dir()
+    capsys.readouterr()
+    assert run(["list", str(home / "photos.archive")]) == Exit.DONE
+    assert "spool" not in capsys.readouterr().out

@@ -6,8 +6,9 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ import fuzz
 import independent_reader as second
 from fuzz_targets import HOSTILE_SCHEMA, TARGETS
 from helpers_cli import Place, Sizes, make_tree, small
-from pyarchiver.cas import database, delete, unlock
+from pyarchiver.cas import archiver, database, delete, unlock, verify
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.progress import Quiet
+from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.status import status
+from pyarchiver.cas.storage import open_storage
 from pyarchiver.cas.unlock import Keyring
 from pyarchiver.formats import keys, wire
 from pyarchiver.formats.aead import AEGIS256
@@ -85,16 +88,37 @@ def test_parts_that_are_not_ours_are_refused(place: Place, statements: str, writ
         Catalogue.open(place.archive, write=write)
 
 
+def _verify(catalogue: Catalogue) -> None:
+    with closing(open_storage(settings_of(catalogue))) as storage:
+        verify.verify(catalogue, storage, Quiet(), Fraction(1))
+
+
+WAYS: dict[str, Callable[[Catalogue], object]] = {
+    "delete": lambda catalogue: delete.delete(catalogue, Quiet()),
+    "resume": lambda catalogue: archiver.resume(catalogue, Quiet()),
+    "verify": _verify,
+}
+
+
 @pytest.mark.parametrize("name", ["../../own", "/etc/passwd", "own", "", "a" * 300])
-def test_objects_whose_names_lead_elsewhere_are_not_deleted(place: Place, name: str) -> None:
-    """`delete` of an .archive from elsewhere deletes nothing but objects."""
+@pytest.mark.parametrize(
+    ("way", "statement"),
+    [("delete", "UPDATE objects SET name = '{}' WHERE id = 1"),
+     ("verify", "UPDATE objects SET name = '{}' WHERE id = 1"),
+     ("delete", "INSERT INTO abandoned VALUES ('{}')"),
+     ("resume", "INSERT INTO abandoned VALUES ('{}')")],
+)  # fmt: skip
+def test_objects_whose_names_lead_elsewhere_are_left_alone(
+    place: Place, name: str, way: str, statement: str
+) -> None:
+    """An .archive from elsewhere deletes and reads nothing but objects."""
     (place.work / "own").write_bytes(b"own")
-    change(place, f"UPDATE objects SET name = '{name}' WHERE id = 1")
+    change(place, statement.format(name))
     with (
         pytest.raises(CatalogueError, match="tampered"),
         Catalogue.open(place.archive, write=True) as catalogue,
     ):
-        delete.delete(catalogue, Quiet())
+        WAYS[way](catalogue)
     assert (place.work / "own").read_bytes() == b"own"
 
 
@@ -103,7 +127,8 @@ def test_objects_whose_names_lead_elsewhere_are_not_deleted(place: Place, name: 
     [("settings", wire.pack({})), ("settings", wire.pack([])), ("settings", b"\xc1"),
      ("settings", wire.pack({"name": 1, "source": 2, "url": 3})), ("public_key", b""),
      ("archive_key", bytes(31)), ("slots", wire.pack([7])), ("head", wire.pack([1, 2])),
-     ("head", wire.pack(["a", 1, 1, 1])), ("checkpoint", b"\xc1"), ("archive_id", None)],
+     ("head", wire.pack(["a", 1, 1, 1])), ("checkpoint", b"\xc1"), ("archive_id", None),
+     ("floor", wire.pack(["a", 1])), ("download_rate", b"abc"), ("download_rate", b"nan")],
 )  # fmt: skip
 def test_a_configuration_that_nobody_made_here(
     place: Place, name: str, value: bytes | None
