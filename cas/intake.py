@@ -114,11 +114,6 @@ class Intake:
         if self._block.refs:
             self._next_block(0)
 
-    @property
-    def last_block(self) -> int:
-        """Number of the last block handed over."""
-        return self._block.number - 1
-
     def forget(self, ids: list[bytes]) -> None:
         """These chunks are in the catalogue now: `find` knows them."""
         for id_ in ids:

@@ -48,8 +48,6 @@ class Target(NamedTuple):
     version: int
     pieces: int
     size: int
-    begun: int
-    """1 where an earlier restore wrote the other pieces to its temporary file."""
     deleted: int
     """1 where the path is in the source no more."""
 
@@ -80,7 +78,7 @@ class Plan:
         self._db.execute("PRAGMA cache_size = -32768")
         self._db.execute(
             "CREATE TABLE targets (id INTEGER PRIMARY KEY, path BLOB, version INTEGER,"
-            " pieces INTEGER, size INTEGER, begun INTEGER, deleted INTEGER)"
+            " pieces INTEGER, size INTEGER, deleted INTEGER)"
         )
         self._db.execute(
             "CREATE TABLE pieces (object INTEGER, block INTEGER, first INTEGER, chunks INTEGER,"
@@ -153,9 +151,9 @@ class Plan:
 
     def add(
         self, path: bytes, version: int, node: Node, pieces: Iterable[tuple[int, Piece]],
-        begun: bool, deleted: bool,
+        deleted: bool = False,
     ) -> None:  # fmt: skip
-        """Plan a file of these pieces."""
+        """Plan a file of these pieces, which are those that an earlier restore did not write."""
         self.files += 1
         self.size += node.size
         count = 0
@@ -164,12 +162,12 @@ class Plan:
             count += 1
             if len(self._pieces) >= _ROWS_TOGETHER:
                 self._insert()
-        self._targets.append((self.files, path, version, count, node.size, begun, deleted))
+        self._targets.append((self.files, path, version, count, node.size, deleted))
         if len(self._targets) >= _ROWS_TOGETHER:
             self._insert()
 
     def _insert(self) -> None:
-        self._db.executemany("INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?, ?)", self._targets)
+        self._db.executemany("INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?)", self._targets)
         self._db.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)", self._pieces)
         self._targets, self._pieces = [], []
 

@@ -150,7 +150,7 @@ class Planner:
             return
         if self._tree is None:
             pieces = self.plan.pieces_of(node)
-            self.plan.add(path, row.sequence, node, pieces, False, self._is_deleted(row))
+            self.plan.add(path, row.sequence, node, pieces, self._is_deleted(row))
         elif self._make_room(self._tree, path, node):
             self._add(self._tree, path, row, node)
 
@@ -159,11 +159,11 @@ class Planner:
         pieces = self.plan.pieces_of(node)
         descriptor = tree.begun(part_name(path, row.sequence))
         if descriptor is None:
-            self.plan.add(path, row.sequence, node, pieces, False, False)
+            self.plan.add(path, row.sequence, node, pieces)
             return
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             left = (each for each in pieces if not self._holds(file, *each))
-            self.plan.add(path, row.sequence, node, left, True, False)
+            self.plan.add(path, row.sequence, node, left)
 
     def _is_deleted(self, row: VersionRow) -> bool:
         """Of a snapshot's paths none is: they were all there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pyarchiver.cas.progress import show
@@ -23,11 +23,6 @@ def time_text(nanoseconds: int) -> str:
         return f"{datetime.fromtimestamp(nanoseconds // 10**9):%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError, OSError):
         return f"{nanoseconds} ns"
-
-
-def time_fields(nanoseconds: int) -> str:
-    """A time for programs: ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).isoformat()
 
 
 def path_fields(path: bytes) -> dict[str, Any]:
