@@ -31,7 +31,7 @@ from pyarchiver.cas.progress import Observer, Quiet, show
 from pyarchiver.cas.rows import LOOK_AGAIN, Known, join
 from pyarchiver.cas.settings import Settings, settings_of
 from pyarchiver.cas.storage import Storage, open_storage
-from pyarchiver.cas.survey import refuse_old_copy
+from pyarchiver.cas.survey import survey
 from pyarchiver.cas.walk import Folder, Walker
 from pyarchiver.formats.entry import EntryKind, Hole
 from pyarchiver.formats.errors import SourceError, StorageError
@@ -72,7 +72,7 @@ def resume(
     settings = settings_of(catalogue)
     with closing(open_storage(settings, tell=observer.notice)) as storage:
         storage.check()
-        refuse_old_copy(catalogue, storage, observer)
+        survey(catalogue, storage, observer)
         with _Run(catalogue, storage, settings, observer, rehash, allow_empty) as run:
             return run.execute()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objectfile import PART, ObjectFile, spool_file
 from pyarchiver.cas.progress import Observer
-from pyarchiver.cas.rows import ObjectRow
+from pyarchiver.cas.rows import STORED, ObjectRow
 from pyarchiver.cas.storage import Checksums, Storage
 from pyarchiver.cas.uploads import Uploads
 from pyarchiver.formats.errors import MissingError, StorageError, UncertainError
@@ -170,15 +170,32 @@ class Courier:
         spooled = spool_file(self.spool, row.name)
         if spooled.exists():
             if spooled.stat().st_size != row.size:
-                raise StorageError(f"spooled object {spooled} has not its {row.size} bytes")
+                raise StorageError(
+                    f"spooled object {spooled} has not its {row.size} bytes: {self._way_out(row)}"
+                )
             return True
         try:
             size = self._storage.look(row.name).size
         except MissingError:
+            missed = "is not in the storage (is its disk mounted?)"
+            if self._storage.spool is None:
+                missed = (
+                    f"is neither in the spool folder {self.spool}, which an .archive that moves "
+                    "leaves behind, nor in the storage"
+                )
             raise StorageError(
-                f"object {row.name} was ready to be sent, and is neither in {self.spool} nor in "
-                "the storage: put it back"
+                f"object {row.name} was ready to be sent, and {missed}: {self._way_out(row)}"
             ) from None
         if size not in (row.size, None):
             raise StorageError(f"object {row.name} has {size} bytes in the storage, not {row.size}")
         return False
+
+    def _way_out(self, row: ObjectRow) -> str:
+        """What to do about an object that cannot be sent: what is in it can be sent again."""
+        back = f"put {spool_file(self.spool, row.name).name} back, or go on without it: "
+        if any(state == STORED for _, state, _, _ in self._catalogue.object_totals()):
+            return (
+                f"{back}pyarchiver recover {self._catalogue.url} NEW.archive, then pyarchiver "
+                "resume NEW.archive"
+            )
+        return f"{back}nothing was sent yet, so remove {self._catalogue.path} and start again"

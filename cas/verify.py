@@ -26,7 +26,7 @@ from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import STAGED, STORED, UNREAD, Expected
 from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.storage import Heat, Storage, Stored
-from pyarchiver.cas.survey import old_copy
+from pyarchiver.cas.survey import old_copy, refuse_none
 from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import (
     CatalogueError,
@@ -124,12 +124,8 @@ class _Verification:
 
     def _check_anything(self) -> None:
         """A disk that is not mounted must not pass for thousands of lost objects."""
-        count = sum(row.state == STORED for row in self._rows.values())
-        if count and not self._there:
-            raise StorageError(
-                f"none of {count_text(count, 'object')} is in the storage {self._url}: "
-                "is its disk mounted?"
-            )
+        stored = sum(row.state == STORED for row in self._rows.values())
+        refuse_none(stored, len(self._there), self._url)
 
     def _compare(self, row: Expected) -> None:
         stored = self._there.get(row.name)

@@ -15,8 +15,10 @@ import pytest
 
 from helpers_cli import OLD, contents, differences, make_tree, noise, write
 from helpers_disk import AS_ROOT, NOBODY, as_nobody, disk, init, open_to_all, password
+from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
+from pyarchiver.formats.errors import StorageError
 
 __all__ = ["password"]
 Captured = pytest.CaptureFixture[str]
@@ -72,6 +74,101 @@ def test_a_source_that_is_not_mounted(tmp_path: Path, capsys: Captured) -> None:
         with _bound(mounted, tmp_path / "source"):
             assert _result(tmp_path, capsys)["new"] is False
             assert differences(tmp_path / "source", _exact(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("kit", ["yes", "no"])
+def test_a_storage_that_is_not_mounted(home: Path, capsys: Captured, kit: str) -> None:
+    """Nothing is written into the empty mount point, and nothing recorded."""
+    with disk(home / "disk", "4m") as mounted:
+        (home / "storage").mkdir()
+        with _bound(mounted, home / "storage"):
+            assert _start(home, kit=kit) == Exit.DONE
+            count = len(contents(mounted))
+        write(home / "source" / "new", b"new")
+        for _ in range(2):
+            capsys.readouterr()
+            assert _resume(home) == Exit.FAILED
+            told = f"none of {count} objects is in the storage {(home / 'storage').as_uri()}"
+            assert f"{told}: is its disk mounted?" in capsys.readouterr().err
+            assert not contents(home / "storage")
+        with _bound(mounted, home / "storage"):
+            assert _result(home, capsys)["snapshot"] == 2
+            assert differences(home / "source", _exact(home)) == ""
+
+
+def test_objects_that_are_not_in_the_storage_any_more(home: Path, capsys: Captured) -> None:
+    """The run adds what is new, and says where to look; whether or not anything is new."""
+    assert _start(home) == Exit.DONE
+    count = len(contents(home / "storage"))
+    assert _result(home, capsys)["notices"] == []
+    (pack,) = (home / "storage").glob("*-p-*")
+    pack.unlink()
+    told = [
+        f"1 of {count} objects are not in the storage: "
+        f"pyarchiver verify {home / 'photos.archive'} names them"
+    ]
+    assert _result(home, capsys)["notices"] == told
+    write(home / "source" / "new", b"new")
+    result = _result(home, capsys)
+    assert (result["notices"], result["snapshot"], result["exit"]) == (told, 2, Exit.DONE)
+
+
+@pytest.mark.parametrize("spool", ["in the storage", "apart"])
+@pytest.mark.parametrize("left", ["nothing", "half of it"])
+def test_an_object_that_was_to_be_sent_and_is_lost(
+    home: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, spool: str, left: str
+) -> None:
+    """The word leads out: the archive is made anew, and what the object held is sent again."""
+    if spool == "apart":
+        monkeypatch.setattr(
+            LocalStorage, "spool", property(lambda _: None, lambda *_: None), raising=False
+        )
+    folder = home / ("storage" if spool == "in the storage" else "photos.spool")
+    assert _start(home) == Exit.DONE
+    write(home / "source" / "new", noise("new", 50_000))
+    (lost,) = _staged(home, folder, monkeypatch)
+    os.truncate(lost, lost.stat().st_size // 2)
+    if left == "nothing":
+        lost.unlink()
+    capsys.readouterr()
+    assert _resume(home) == Exit.FAILED
+    said, url = capsys.readouterr().err, (home / "storage").as_uri()
+    assert lost.name.removesuffix(".part") in said
+    assert left != "nothing" or said.count(str(folder)) == 1
+    way = f"pyarchiver recover {url} NEW.archive, then pyarchiver resume NEW.archive"
+    assert f"put {lost.name} back, or go on without it: {way}" in said
+    again = str(home / "again.archive")
+    assert run(["recover", url, again]) == Exit.DONE
+    assert run(["resume", again]) == Exit.DONE
+    assert run(["restore", again, str(home / "out"), "-q"]) == Exit.DONE
+    assert differences(home / "source", home / "out") == ""
+
+
+def test_the_first_object_is_lost_before_anything_was_sent(
+    home: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lost,) = _staged(home, home / "storage", monkeypatch)
+    lost.unlink()
+    capsys.readouterr()
+    assert _resume(home) == Exit.FAILED
+    archive = home / "photos.archive"
+    assert f"nothing was sent yet, so remove {archive} and start again" in capsys.readouterr().err
+    archive.unlink()
+    assert run(["start", str(home / "photos.ini")]) == Exit.DONE
+    assert differences(home / "source", _exact(home)) == ""
+
+
+def _staged(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What a run leaves that can send nothing."""
+
+    def refuse(*_: object) -> None:
+        raise StorageError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "put", refuse)
+        archived = (home / "photos.archive").exists()
+        assert (_resume(home) if archived else _start(home)) == Exit.FAILED
+    return list(folder.glob("*.part"))
 
 
 @pytest.mark.parametrize("empty", ["nothing", "excluded", "the archive itself"])
