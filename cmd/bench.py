@@ -47,4 +47,5 @@ def command(console: Console, folder: Path | None) -> int:
         f"sampled {size_text(found.sampled)}, read at {size_text(int(found.reading))}/s",
         *table,
         f"recommended: suite = {best.suite}, compression = {best.level}",
+        asked=True,
     )

@@ -7,6 +7,7 @@ the result is one JSON object on stdout.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _REDRAW = 0.1
 _LINE_EVERY = 30.0
 _UNITS = {"deleting": "object", "verifying": "object"}
+# Who closes the pipe has read enough: that is no failure.
+_READ_ENOUGH = contextlib.suppress(BrokenPipeError)
 _ALWAYS_TOLD = ("archiving", "restoring", "deleting", "verifying")
 
 
@@ -99,16 +102,24 @@ class Console:
 
     # Results
 
-    def result(self, fields: dict[str, Any], *lines: str, waiting: bool = False) -> int:
-        """Print the result of a command; returns its exit code, `waiting` for cold storage."""
+    def result(
+        self, fields: dict[str, Any], *lines: str, waiting: bool = False, asked: bool = False
+    ) -> int:
+        """Print the result of a command; returns its exit code, `waiting` for cold storage.
+
+        However quiet, where the lines are what the command was `asked` for.
+        """
         self.close()
         code = Exit.WAITING if waiting else Exit.PARTIAL if self.problems else Exit.DONE
         if self._json:
             extra = {"exit": int(code), "problems": self.problems, "notices": self.notices}
-            click.echo(json.dumps({**fields, **extra}))
-        elif not self._quiet:
+            lines = (json.dumps({**fields, **extra}),)
+        elif self._quiet and not asked:
+            lines = ()
+        with _READ_ENOUGH:
             for line in lines:
                 click.echo(line)
+            sys.stdout.flush()
         if self.problems and not self._json:
             self._print(f"{count_text(len(self.problems), 'problem')}, listed above")
         return code
@@ -117,15 +128,17 @@ class Console:
         """Print the text of each row as it comes; with --json return the fields of all instead."""
         if self._json:
             return [fields for fields, _ in rows]
-        for _, text in rows:
-            sys.stdout.write(text + "\n")
-            self.printed += 1
+        with _READ_ENOUGH:
+            for _, text in rows:
+                sys.stdout.write(text + "\n")
+                self.printed += 1
         return []
 
     def line(self, text: str) -> None:
         """Print a line of the result, unless quiet."""
         if not self._quiet:
-            click.echo(text)
+            with _READ_ENOUGH:
+                click.echo(text)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
         """Lines of aligned columns; a head that begins with > aligns to the right."""
@@ -209,7 +222,9 @@ class Console:
 def with_console(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command `-q`, `-v` and `--json`, and a Console as its first argument."""
 
-    @click.option("-q", "--quiet", is_flag=True, help="Print problems and errors only.")
+    @click.option(
+        "-q", "--quiet", is_flag=True, help="Print only what is asked for, problems and errors."
+    )
     @click.option("-v", "--verbose", is_flag=True, help="Say more of what is done.")
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
     def wrapper(quiet: bool, verbose: bool, as_json: bool, **arguments: Any) -> int:

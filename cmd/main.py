@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import io
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from types import FrameType
 import click
 
 from pyarchiver.cmd.exits import MEANING, Exit, exit_of
+from pyarchiver.cmd.streams import OutputError, guard
 from pyarchiver.formats.errors import ArchiverError
 
 COMMANDS = {
@@ -135,25 +135,25 @@ def run(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = words[: words.index("--")] if "--" in words else words
     try:
-        return int(cli.main(words, prog_name="pyarchiver", standalone_mode=False) or Exit.DONE)
+        code = cli.main(words, prog_name="pyarchiver", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or Exit.DONE)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return Exit.USAGE
     except SystemExit:
-        # A shell asked for completions, and has its answer.
+        # A shell asked for completions, and has its answer; or nobody reads stdout any more.
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
     except BaseException as error:
         message, code = _explain(error)
         click.echo(f"pyarchiver: {message}", err=True)
         if "--json" in options:
             import json
 
-            click.echo(json.dumps({"exit": int(code), "error": message}))
+            with contextlib.suppress(OutputError, BrokenPipeError):
+                click.echo(json.dumps({"exit": int(code), "error": message}))
         return code
 
 
@@ -195,8 +195,5 @@ def main() -> None:
             signal.signal(number, interrupt)
     # Little here is cyclic, and looking for cycles among a million live rows costs a fifth.
     gc.set_threshold(200_000, 20, 100)
-    for stream in (sys.stdout, sys.stderr):
-        # Names that the terminal's encoding does not have are shown, not fatal.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    guard()
     sys.exit(run())

@@ -132,6 +132,7 @@ def _report_plan(console: Console, result: PlanResult, takes: Estimate) -> int:
         f"would read {size_text(takes.download)} from {count_text(len(objects), 'object')}:",
         *(f"  {need.row.name}  {size_text(need.read)} of {size_text(need.row.size)}"
           for need in result.needed),
+        asked=True,
     )  # fmt: skip
 
 

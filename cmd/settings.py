@@ -57,4 +57,4 @@ def _show(console: Console, catalogue: Catalogue) -> int:
 
     settings = settings_of(catalogue)
     fields = {"archive": str(catalogue.path), "settings": without_credentials(settings.values())}
-    return console.result(fields, ini_text(settings).rstrip())
+    return console.result(fields, ini_text(settings).rstrip(), asked=True)

@@ -34,7 +34,7 @@ def command(console: Console, archive: Path) -> int:
         "archive": str(archive), **asdict(found),
         "deduplication": found.deduplication, "compression": found.compression,
     }  # fmt: skip
-    return console.result(fields, *_lines(console, archive, found))
+    return console.result(fields, *_lines(console, archive, found), asked=True)
 
 
 def _lines(console: Console, archive: Path, found: Status) -> Iterator[str]:

@@ -138,14 +138,37 @@ def test_a_file_that_is_called_json(
 def test_quiet_prints_nothing_on_success(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But the recovery code, which is never shown again."""
+    """But the recovery code, which is never shown again, and what was asked for."""
     for arguments, _ in each_command(home, "quiet"):
         capsys.readouterr()
         assert call(monkeypatch, *arguments, "-q") == Exit.DONE
         out = capsys.readouterr()
         assert not out.err, arguments
-        assert bool(out.out) == (arguments[0] == "start"), arguments
-        assert "recovery code" in out.out or not out.out
+        if arguments[0] == "start":
+            assert "recovery code" in out.out
+        else:
+            assert bool(out.out) == ("--plan" in arguments), arguments
+
+
+def test_what_a_command_is_asked_for_is_printed_with_quiet_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`settings ARCHIVE -q > INI` is no empty file."""
+    assert call(monkeypatch, "start", home / "photos.ini", "-q") == Exit.DONE
+    archive = home / "photos.archive"
+    for words in (
+        ["settings", archive], ["status", archive], ["list", archive], ["find", archive, "empty"],
+        ["diff", archive], ["restore", archive, home / "out", "--plan"], ["bench", home / "source"],
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert call(monkeypatch, *words) == Exit.DONE
+        said = capsys.readouterr().out
+        assert call(monkeypatch, *words, "-q") == Exit.DONE
+        quietly = capsys.readouterr().out
+        if words[0] in ("bench", "diff"):
+            assert bool(quietly) == (words[0] == "bench")
+        else:
+            assert quietly == said, words
 
 
 SINGLE = re.compile(
