@@ -127,6 +127,10 @@ class Inventory(Versions):
         self.add_indexes(row, new.indexes)
         return row
 
+    def set_object_id(self, object_row: int, object_id: bytes) -> None:
+        """List an object by another id, within a transaction of the caller."""
+        self._db.execute("UPDATE objects SET object_id = ? WHERE id = ?", (object_id, object_row))
+
     def add_indexes(self, object_row: int, bodies: Iterable[bytes]) -> None:
         """Insert the bodies of a pack's index, within a transaction of the caller."""
         self._db.executemany(

@@ -10,7 +10,10 @@ is found is kept, and what is missing or damaged is reported.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+from blake3 import blake3
 
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.chain import Chain, Manifest, follow
@@ -31,7 +34,7 @@ from pyarchiver.formats import header as headers
 from pyarchiver.formats.entry import Entry, encode_node
 from pyarchiver.formats.errors import DamagedError, FormatError, StorageError
 from pyarchiver.formats.header import Kind
-from pyarchiver.formats.keys import ReadKeys
+from pyarchiver.formats.keys import ID_SIZE, ReadKeys
 from pyarchiver.formats.names import object_name, parse_name
 from pyarchiver.formats.payload import Type
 from pyarchiver.formats.records import PackInfo, RunComplete, Settings
@@ -201,25 +204,28 @@ class Rebuild:
                 break
             bodies.append(bytes(body))
         # Without all of its index the pack is read itself, if it is there.
-        if len(bodies) < info.indexes or self._catalogue.object_by_id(info.object_id):
+        if len(bodies) < info.indexes or self._has_pack(info.object_id):
             return
         header = headers.parse_front(info.header)
         if header.object_id != info.object_id:
             raise DamagedError("a pack's header is that of another object")
         name = object_name(header.archive_id, Kind.PACK, 0, header.object_id)
-        self._catalogue.add_object(
+        self._add(
             NewObject(
                 info.object_id, name, Kind.PACK, 0, info.run, info.size, info.blake3,
                 header.raw, tuple(bodies),
-            ),
-            STORED,
+            )
         )  # fmt: skip
 
     # Packs
 
     def is_listed(self, found: Found) -> bool:
-        """Whether the catalogue has the object already."""
-        return self._catalogue.object_by_id(found.header.object_id) is not None
+        """Whether the catalogue has the pack already."""
+        return self._has_pack(found.header.object_id)
+
+    def _has_pack(self, object_id: bytes) -> bool:
+        known = self._catalogue.object_by_id(object_id)
+        return known is not None and known.kind == Kind.PACK
 
     def pack(self, found: Found, blake3: bytes = b"", name: str = "") -> None:
         """Take what a pack says of itself: its index and its entries; `name`: in the storage."""
@@ -238,15 +244,25 @@ class Rebuild:
             if not self._branch:
                 self.begun[run] = min(self.begun.get(run, found.about.written), found.about.written)
         size = self._folder.raw.size(found.file)
-        self._catalogue.add_object(
+        self._add(
             NewObject(
                 header.object_id, name, Kind(header.kind), found.number, run, size, blake3,
                 header.raw, indexes,
-            ),
-            STORED,
+            )
         )  # fmt: skip
 
     # Both
+
+    def _add(self, new: NewObject) -> None:
+        """List an object. Of several with one id, which only a forger makes, a pack keeps it."""
+        known = self._catalogue.object_by_id(new.object_id)
+        if known:
+            self._observer.problem(f"two objects have one id: {known.name} and {new.name}")
+            if new.kind == Kind.PACK:
+                self._catalogue.set_object_id(known.id, stand_in_id(known.name))
+            else:
+                new = replace(new, object_id=stand_in_id(new.name))
+        self._catalogue.add_object(new, STORED)
 
     def _contents(self, found: Found) -> Contents:
         opened = open_object(self._folder.raw, found.file, lambda _: self._stock.keys)
@@ -281,11 +297,16 @@ class Rebuild:
         self._batch, self._batch_bytes = Batch(), 0
 
 
+def stand_in_id(name: str) -> bytes:
+    """What the catalogue lists an object by whose own id another one has."""
+    return blake3(name.encode()).digest(ID_SIZE)
+
+
 def _place(found: Found) -> str:
-    """What an object is called in the storage; its own name where it lies under another's."""
+    """What an object is called in the storage; its own name where it lies under another."""
     parsed = parse_name(found.file)
-    foreign = parsed is not None and parsed.object_id != found.header.object_id
-    return found.name if foreign else found.file
+    is_own = parsed is not None and parsed.object_id == found.header.object_id
+    return found.file if is_own else found.name
 
 
 def _part(found: Found) -> int:

@@ -17,7 +17,7 @@ from pyarchiver.cas.fetch import Fetcher, Listing
 from pyarchiver.cas.folder import ObjectFolder, OwnDisk
 from pyarchiver.cas.objects import hash_object
 from pyarchiver.cas.progress import Observer, Quiet
-from pyarchiver.cas.rebuild import Rebuild
+from pyarchiver.cas.rebuild import Rebuild, stand_in_id
 from pyarchiver.cas.rows import UNREAD, NewObject, ObjectRow
 from pyarchiver.cas.stock import Found, take_stock
 from pyarchiver.cas.storage import Stored
@@ -150,15 +150,17 @@ class PackReader:
 def keep_name(catalogue: Catalogue, listing: Listing, stored: Stored, state: int) -> None:
     """Of an object that is not read its name is known, within a transaction.
 
-    Where the object is known already under another name, this is what a cut put left.
+    Where the name of another attempt at it is known already, this is what a cut put left. An id
+    that another object has tells nothing of this one: what is under that name is never deleted.
     """
     parsed = listing.parsed[stored.name]
     if catalogue.state_of(stored.name) is not None:
         return
-    if catalogue.object_by_id(parsed.object_id) is not None:
+    known = catalogue.object_by_id(parsed.object_id)
+    if known and first_name(known.name) == first_name(stored.name):
         catalogue.abandon(stored.name)
-    else:
-        new = NewObject(
-            parsed.object_id, stored.name, parsed.kind, parsed.number, 0, stored.size or 0, b"", b""
-        )
-        catalogue.add_object(new, state)
+        return
+    object_id = stand_in_id(stored.name) if known else parsed.object_id
+    size = stored.size or 0
+    new = NewObject(object_id, stored.name, parsed.kind, parsed.number, 0, size, b"", b"")
+    catalogue.add_object(new, state)

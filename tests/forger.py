@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from helpers_cli import PASSWORD, noise
+from helpers_cli import PASSWORD, noise, patched
+from pyarchiver.formats import header as headers
 from pyarchiver.formats import keys
 from pyarchiver.formats.aead import AEGIS256
 from pyarchiver.formats.block import STORED, block_head, compressor
@@ -104,9 +106,27 @@ class Forger:
         )
 
     def manifest(self, records: list[tuple[Type, bytes]]) -> bytes:
-        header, key = self.new_header(Kind.MANIFEST)
+        return self.log_object(Kind.MANIFEST, About(1, 0, bytes(32), number=1), records)
+
+    def log_object(
+        self, kind: Kind, about: About, records: list[tuple[Type, bytes]], run: int = 1,
+        object_id: bytes | None = None,
+    ) -> bytes:  # fmt: skip
+        """A manifest or checkpoint that completes a run; `object_id`: instead of a random one."""
+        with patched((headers, "os", _Random(object_id))):
+            header, key = self.new_header(kind)
         closing = [
             (Type.SETTINGS, Settings({"name": "x"}).encode()),
-            (Type.RUN, RunComplete(1, 1, 2, 3, 4).encode()),
+            (Type.RUN, RunComplete(run, 1, 2, 3, 4).encode()),
         ]
-        return self.seal(header, key, records + closing, [], About(1, 0, bytes(32), number=1))[0]
+        return self.seal(header, key, records + closing, [], about)[0]
+
+
+class _Random:
+    """The first random bytes are these, if given; the others are the system's."""
+
+    def __init__(self, first: bytes | None) -> None:
+        self._first = [first] if first else []
+
+    def urandom(self, size: int) -> bytes:
+        return self._first.pop() if self._first else os.urandom(size)

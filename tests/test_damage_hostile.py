@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from forger import GOOD, OTHER, Forger
 from helpers_cli import PASSWORD, Place, Sizes, contents, noise, patched, small, tree_of, write
@@ -34,7 +35,7 @@ from pyarchiver.formats.entry import (
     hash_content,
 )
 from pyarchiver.formats.errors import ArchiverError
-from pyarchiver.formats.header import Kind
+from pyarchiver.formats.header import Kind, parse_front
 from pyarchiver.formats.payload import RECORD_MAX, Index, PayloadWriter, Placed, Type
 from pyarchiver.formats.records import About, PackInfo
 from pyarchiver.formats.sealed import Layout, seal_object
@@ -400,6 +401,27 @@ def _info(forger: Forger, indexes: list[bytes], data: bytes, **more: Any) -> Pac
     assert forger.header is not None
     info = PackInfo(forger.pack_id, 1, len(data), bytes(32), forger.header.raw, len(indexes))
     return replace(info, **more)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("forged", ["pack's id", "manifest's id"])
+def test_two_objects_with_one_id(tmp_path: Path, forged: str, listed: bool) -> None:
+    """It is said, and nothing of either is lost."""
+    forger = Forger()
+    data, indexes = forger.pack([(b"good", forger.good())])
+    told = [(Type.PACK, _info(forger, indexes, data).encode())] if listed else []
+    told += [(Type.PACK_INDEX, body) for body in indexes] if listed else []
+    more = forger.records([(b"good", forger.good()), (b"more", forger.file((1, OTHER)))])
+    manifest = forger.manifest(told + more)
+    twin = forger.pack_id if forged == "pack's id" else parse_front(manifest).object_id
+    strange = forger.records([(b"strange", forger.good())], first=3)
+    about = About(1, 1, blake3(manifest).digest(), number=2)
+    objects = {"pack": data, "manifest": manifest}
+    objects["strange"] = forger.log_object(Kind.MANIFEST, about, strange, object_id=twin)
+    observer = _restore(tmp_path, objects)
+    assert contents(tmp_path / "out") == {"good": GOOD, "more": OTHER, "strange": GOOD}
+    (problem,) = observer.problems
+    assert problem.startswith("two objects have one id: ")
 
 
 def test_entries_that_contradict_each_other(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from forger import Forger
 from helpers_cas import said_by, tuned
 from helpers_cli import (
     PASSWORD,
@@ -39,7 +40,7 @@ from pyarchiver.cas.rows import STORED, UNREAD
 from pyarchiver.cas.settings import settings_of
 from pyarchiver.cas.storage import Stored
 from pyarchiver.cas.units import count_text
-from pyarchiver.cas.unlock import Keyring
+from pyarchiver.cas.unlock import Keyring, unlock
 from pyarchiver.cas.verify import verify
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
@@ -47,6 +48,7 @@ from pyarchiver.cmd.main import run
 from pyarchiver.formats.errors import ArchiverError, ColdError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import another_name, parse_name
+from pyarchiver.formats.records import About
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 VECTORS = Path(__file__).with_name("vectors")
@@ -591,6 +593,32 @@ def test_names_that_the_storage_made_up(place: Place) -> None:
     assert observer.problems
     for what in ("versions", "packs", "chunks", "head"):
         assert ours[what] == theirs[what], what
+
+
+@pytest.mark.parametrize("packs", list(Packs), ids=str)
+@pytest.mark.parametrize("kind", ["c", "m", "p"])
+def test_a_forged_object_with_the_id_of_another_costs_nothing(
+    place: Place, kind: str, packs: Packs
+) -> None:
+    """The true one is neither hidden nor deleted by the next run."""
+    with Catalogue.open(place.archive, write=False) as catalogue:
+        forger = Forger(unlock(catalogue, PASSWORD))
+        about = About(RUNS, catalogue.head.number, catalogue.head.hash, catalogue.head.number + 1)
+    before = lost(place)
+    sent = contents(place.storage)
+    name = parse_name(place.objects(kind)[-1].name)
+    assert name
+    forged = forger.log_object(Kind.MANIFEST, about, [], RUNS, object_id=name.object_id)
+    parsed = replace(name, kind=Kind.MANIFEST, number=about.number)
+    write(place.storage / str(parsed), forged)
+    _, observer = recovered(place, Wanted(packs=packs))
+    assert any("two objects have one id" in text for text in observer.problems)
+    ours, theirs = said_by(place.archive), said_by(before)
+    for what in ("versions", "packs", "chunks"):
+        assert ours[what] == theirs[what], what
+    move_in(place)
+    place.resume()
+    assert contents(place.storage).items() >= sent.items()
 
 
 @pytest.mark.parametrize("cut", [True, False])

@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 from blake3 import blake3
 
+from forger import Forger
 from helpers_cli import (
     PASSWORD,
     Place,
@@ -32,6 +33,9 @@ from pyarchiver.cas.password import change_password
 from pyarchiver.cas.planner import Request
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.unlock import unlock
+from pyarchiver.formats.entry import EntryKind, Node
+from pyarchiver.formats.header import Kind, parse_front
+from pyarchiver.formats.records import About
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 SCRIPT = Path(__file__).parents[1] / "cas" / "kit_files" / "rescue.py"
@@ -266,6 +270,21 @@ def test_damage_is_named_and_no_wrong_byte_is_written(
         assert by_decrypt.items() <= written.items()
         for path in (folder, out, tmp_path / f"decrypted{number}"):
             shutil.rmtree(path)
+
+
+def test_two_manifests_with_one_id(module: ModuleType, tmp_path: Path) -> None:
+    """One of them is forged; neither is lost."""
+    forger = Forger()
+    links = [(name, Node(EntryKind.SYMLINK, 0o777, 1, link=b"there")) for name in (b"a", b"b")]
+    first = forger.manifest(forger.records(links[:1]))
+    about = About(1, 1, blake3(first).digest(), number=2)
+    second = forger.log_object(
+        Kind.MANIFEST, about, forger.records(links[1:], 2), object_id=parse_front(first).object_id
+    )
+    for name, data in (("first", first), ("second", second)):
+        write(tmp_path / "objects" / name, data)
+    assert not run_in_process(module, tmp_path / "objects", tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["a", "b"]
 
 
 HOSTILE = [

@@ -459,9 +459,11 @@ class Archive:
             print(f"{found.path.name}: an object of a newer program, skipped")
             return
         place = self.packs if found.kind == 1 else self.log
-        twin = place.get(found.header.object)
+        # A pack is asked for by its id. An id in the log may be one that a forger took.
+        key = found.header.object if found.kind == 1 else found.header.raw
+        twin = place.get(key)
         if twin is None or found.payload.whole > twin.payload.whole:
-            place[found.header.object] = found
+            place[key] = found
 
     def read(self) -> None:
         """Read the entries of all objects; the newest state of each path counts (10, 12)."""
