@@ -24,6 +24,10 @@ from pyarchiver.formats.names import another_name, parse_name, tag_of
 
 # Names that one run tries for an object whose puts are cut again and again.
 NAMES_MAX = 10
+# Seconds between looks at how much was sent, while nothing else is to be done.
+_LOOK_EVERY = 0.25
+# Bytes to send at the end of a run that are worth a phase of their own.
+_SHOWN_MIN = 8 << 20
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class _Sent:
     size: int
     put: Future[Checksums] | None = None
     names: int = 1
+    told: int = 0
 
     @property
     def is_pack(self) -> bool:
@@ -87,13 +92,18 @@ class Courier:
 
         Raises the StorageError of a failed put.
         """
+        left = sum(sent.size - sent.told for sent in self._under_way.values())
+        if limit == 0 and self._uploads and left >= _SHOWN_MIN:
+            self._observer.begin("sending", None, left)
         while self._under_way:
+            self._tell()
             puts = {sent.put: sent for sent in self._under_way.values() if sent.put}
             arrived = {put for put in puts if put.done()}
             if not arrived:
                 if limit is None or self.in_flight <= limit:
                     return
-                arrived = wait(puts, return_when=FIRST_COMPLETED).done
+                pause = _LOOK_EVERY if self._uploads else None
+                arrived = wait(puts, pause, return_when=FIRST_COMPLETED).done
             for put in arrived:
                 self._arrived(puts[put], put)
             self._start()
@@ -143,7 +153,17 @@ class Courier:
             sent.names += 1
             return
         self._stored(sent, checksums)
-        self._observer.advance(stored=sent.size)
+        self._observer.advance(stored=sent.size - sent.told)
+
+    def _tell(self) -> None:
+        """Say how much was sent of what is under way."""
+        if not self._uploads:
+            return
+        for sent in self._under_way.values():
+            moved = min(sent.size, self._uploads.moved(sent.name))
+            if moved > sent.told:
+                self._observer.advance(stored=moved - sent.told)
+                sent.told = moved
 
     def _stored(self, sent: _Sent, checksums: Checksums) -> None:
         self._catalogue.stored(sent.row, checksums)

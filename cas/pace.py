@@ -1,4 +1,4 @@
-"""Keeps what is sent or fetched below a number of bytes a second."""
+"""Keeps what is sent or fetched below a number of bytes a second, and tells how much it was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _CREDIT = 0.25
 
 
 class Pace:
-    """Sleeps as long as needed; a rate of 0 never does. For one thread."""
+    """Sleeps as long as needed; a rate of 0 never does. `tell(bytes)` hears of all. For one thread.
+
+    A copy in another process tells nobody.
+    """
 
     def __init__(
         self,
@@ -24,12 +27,15 @@ class Pace:
         self._now = now
         self._sleep = sleep
         self._due = 0.0
+        self.tell: Callable[[int], None] | None = None
 
     def __reduce__(self) -> tuple[type[Pace], tuple[float]]:
         return Pace, (self.rate,)
 
     def spend(self, count: int) -> None:
         """To be called after each `count` bytes."""
+        if self.tell:
+            self.tell(count)
         if not self.rate:
             return
         now = self._now()

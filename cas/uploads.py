@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -17,6 +19,8 @@ from pathlib import Path
 
 from pyarchiver.cas.storage import Checksums, Storage
 from pyarchiver.formats.errors import ArchiverError, StorageError, UncertainError
+
+_REPORT_EVERY = 0.2
 
 
 class Uploads:
@@ -32,10 +36,15 @@ class Uploads:
         self._lock = threading.Lock()
         self._processes: list[BaseProcess] = []
         self._closed = False
+        self._moved: dict[str, int] = {}
 
     def submit(self, name: str, spooled: Path) -> Future[Checksums]:
         """`Storage.put` in one of the processes."""
         return self._threads.submit(self._put, name, spooled)
+
+    def moved(self, name: str) -> int:
+        """Bytes that the put under way has sent of an object, more where it began anew."""
+        return self._moved.get(name, 0)
 
     def close(self) -> None:
         """End the processes; a put that is under way is cut, and fails."""
@@ -52,13 +61,21 @@ class Uploads:
         try:
             connection = self._connection()
             connection.send((name, spooled))
-            answer: Checksums | ArchiverError = connection.recv()
+            while isinstance(answer := self._receive(connection), int):
+                self._moved[name] = self.moved(name) + answer
         except (EOFError, OSError):
             self._own.connection = None
             kind = StorageError if self._storage.atomic else UncertainError
             raise kind(f"object {name}: the process that sent it ended; run resume") from None
+        finally:
+            self._moved.pop(name, None)
         if isinstance(answer, ArchiverError):
             raise answer
+        return answer
+
+    def _receive(self, connection: Connection) -> int | Checksums | ArchiverError:
+        """How much more was sent, or what came of it."""
+        answer: int | Checksums | ArchiverError = connection.recv()
         return answer
 
     def _connection(self) -> Connection:
@@ -81,6 +98,7 @@ class Uploads:
 def _work(connection: Connection, storage: Storage) -> None:
     """What an upload process does until its parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    storage.pace.tell = reporter(connection.send)
     while True:
         try:
             name, spooled = connection.recv()
@@ -93,6 +111,22 @@ def _work(connection: Connection, storage: Storage) -> None:
         except Exception as error:
             kind = StorageError if storage.atomic else UncertainError
             connection.send(kind(f"object {name}: unexpected {type(error).__name__}: {error}"))
+
+
+def reporter(
+    send: Callable[[int], None], now: Callable[[], float] = time.monotonic
+) -> Callable[[int], None]:
+    """A function that takes counts of bytes and sends their sum now and then."""
+    held, sent = 0, now()
+
+    def tell(count: int) -> None:
+        nonlocal held, sent
+        held += count
+        if now() - sent >= _REPORT_EVERY:
+            send(held)
+            held, sent = 0, now()
+
+    return tell
 
 
 def _end_with_parent() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _REDRAW = 0.1
 _LINE_EVERY = 30.0
+_SENDING = "sending"
 _UNITS = {"deleting": "object", "verifying": "object"}
 # Who closes the pipe has read enough: that is no failure.
 _READ_ENOUGH = contextlib.suppress(BrokenPipeError)
@@ -58,7 +59,7 @@ class Console:
         self._unit = "file"
         self._files = self._read = self._stored = 0
         self._drawn = time.monotonic()
-        self._began = time.monotonic()
+        self._began = self._worked_from = time.monotonic()
 
     # As an observer
 
@@ -68,6 +69,8 @@ class Console:
         self._unit = _UNITS.get(phase, "file")
         self._files = self._read = self._stored = 0
         self._began = self._drawn = time.monotonic()
+        if phase != _SENDING:
+            self._worked_from = self._began
         if self._terminal:
             self._draw_begin(size)
         elif self._verbose or phase in _ALWAYS_TOLD:
@@ -168,8 +171,8 @@ class Console:
         )
 
     def elapsed(self) -> float:
-        """Seconds since the last phase began."""
-        return max(1e-3, time.monotonic() - self._began)
+        """Seconds since the last phase of work began, with the sending of what it made."""
+        return max(1e-3, time.monotonic() - self._worked_from)
 
     def close(self) -> None:
         """Leave the progress display."""
@@ -180,8 +183,15 @@ class Console:
 
     # Drawing
 
+    @property
+    def _done(self) -> int:
+        """What of the phase's bytes is done."""
+        return self._stored if self._phase == _SENDING else self._read
+
     def _counts(self) -> str:
-        rate = size_text(int(self._read / self.elapsed()))
+        rate = size_text(int(self._done / max(1e-3, time.monotonic() - self._began)))
+        if self._phase == _SENDING:
+            return f"{size_text(self._stored)} ({rate}/s)"
         text = f"{count_text(self._files, self._unit)}, {size_text(self._read)} ({rate}/s)"
         return text + (f", {size_text(self._stored)} stored" if self._stored else "")
 
@@ -208,6 +218,8 @@ class Console:
                 console=Terminal(stderr=True),
                 refresh_per_second=4,
                 transient=True,
+                # Read by packs, and as fast as those are sent: the average of a while foretells.
+                speed_estimate_period=600,
             )
             self._progress.start()
         if self._task is not None:
@@ -216,7 +228,7 @@ class Console:
 
     def _redraw(self) -> None:
         if self._progress and self._task is not None:
-            self._progress.update(self._task, completed=self._read, counts=self._counts())
+            self._progress.update(self._task, completed=self._done, counts=self._counts())
 
 
 def with_console(function: Callable[..., int]) -> Callable[..., int]:

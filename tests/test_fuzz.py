@@ -100,7 +100,7 @@ WAYS: dict[str, Callable[[Catalogue], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["../../own", "/etc/passwd", "own", "", "a" * 300])
+@pytest.mark.parametrize("name", ["../own", "{}/own", "own", "", "a" * 300])
 @pytest.mark.parametrize(
     ("way", "statement"),
     [("delete", "UPDATE objects SET name = '{}' WHERE id = 1"),
@@ -113,7 +113,7 @@ def test_objects_whose_names_lead_elsewhere_are_left_alone(
 ) -> None:
     """An .archive from elsewhere deletes and reads nothing but objects."""
     (place.work / "own").write_bytes(b"own")
-    change(place, statement.format(name))
+    change(place, statement.format(name.format(place.work)))
     with (
         pytest.raises(CatalogueError, match="tampered"),
         Catalogue.open(place.archive, write=True) as catalogue,
