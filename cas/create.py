@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pyarchiver.cas.catalogue import SUFFIX, Catalogue
+from pyarchiver.cas.local import folder_of
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.settings import Settings
 from pyarchiver.cas.storage import open_storage
@@ -44,13 +44,11 @@ def checked(settings: Settings, *, look_at_source: bool = True) -> Settings:
     if look_at_source:
         Walker(settings.source, settings.exclude, set(), Quiet()).root_stat()
     open_storage(settings)
-    parts = urlsplit(settings.url)
-    if parts.scheme == "file":
-        folder = Path(unquote(parts.path)).resolve()
-        if folder.is_relative_to(settings.source):
-            raise SettingsError(
-                f"setting 'url': {folder} lies in the source, the archive would archive itself"
-            )
+    folder = folder_of(settings.url)
+    if folder and folder.is_relative_to(settings.source):
+        raise SettingsError(
+            f"setting 'url': {folder} lies in the source, the archive would archive itself"
+        )
     return settings
 
 

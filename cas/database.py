@@ -286,13 +286,18 @@ def _check(path: Path) -> None:
 
     Offsets: "Database File Format", section 1.3, on sqlite.org.
     """
+    if not is_catalogue(path):
+        raise CatalogueError(f"{path} is no pyarchiver archive")
+
+
+def is_catalogue(path: Path) -> bool:
+    """Whether a file's header says that it is one; raises OSError where it cannot be read."""
     with path.open("rb") as file:
         header = file.read(100)
     if len(header) < 100 or header[:16] != b"SQLite format 3\0":
-        raise CatalogueError(f"{path} is no pyarchiver archive")
+        return False
     (application,) = struct.unpack_from(">I", header, 68)
-    if application != APPLICATION_ID:
-        raise CatalogueError(f"{path} is no pyarchiver archive")
+    return bool(application == APPLICATION_ID)
 
 
 def _check_version(path: Path, connection: sqlite3.Connection, older: bool) -> None:

@@ -21,7 +21,7 @@ from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.durable import sync_folder
 from pyarchiver.cas.objectfile import write_plain
 from pyarchiver.cas.rows import STAGED, NewObject
-from pyarchiver.formats.errors import DestinationError
+from pyarchiver.formats.errors import DestinationError, SettingsError
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.keys import ID_SIZE
 from pyarchiver.formats.names import object_name, tag_of
@@ -34,8 +34,9 @@ _GROUPS = 8
 def write_kit(catalogue: Catalogue, folder: Path, code: str, *, overwrite: bool) -> list[Path]:
     """Write the kit into `folder`, made if need be; returns its files.
 
-    `code`: the recovery code as printed, empty for a blank to be written in by hand; so nobody
-    else may read the page. Raises DestinationError where a file is there already, or none can be.
+    `code`: the recovery code as printed, empty for a blank to be written in by hand; so nobody else
+    may read the page. Raises SettingsError where a file is there already, DestinationError where
+    none can be written.
     """
     files = _kit(_own_page(catalogue, code))
     written = []
@@ -53,7 +54,7 @@ def write_kit(catalogue: Catalogue, folder: Path, code: str, *, overwrite: bool)
             written.append(path)
         sync_folder(folder)
     except FileExistsError as error:
-        raise DestinationError(f"{error.filename} is already there: name a new folder") from None
+        raise SettingsError(f"{error.filename} is already there: --force overwrites it") from None
     except OSError as error:
         raise DestinationError(f"kit {folder}: {error.strerror}") from None
     return written

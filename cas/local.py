@@ -19,6 +19,12 @@ from pyarchiver.cas.storage import Checksums, Stored
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 
 
+def folder_of(url: str) -> Path | None:
+    """The folder of a file:// URL, resolved; None for others."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)).resolve() if parts.scheme == "file" else None
+
+
 @contextmanager
 def _storage_errors(what: str) -> Iterator[None]:
     try:

@@ -50,7 +50,11 @@ class Quiet:
 
 def show(path: bytes) -> str:
     """A path as one can print it: whatever is not UTF-8 or not printable is escaped."""
-    text = path.decode("utf-8", "backslashreplace") or "."
+    return printable(path.decode("utf-8", "backslashreplace") or ".")
+
+
+def printable(text: str) -> str:
+    """A line in which names can do nothing to a terminal: what is not printable is escaped."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text

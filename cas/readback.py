@@ -6,9 +6,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pyarchiver.cas.archiver import spool_folder
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.cost import Estimate, download_rate, estimate, refuse_above
+from pyarchiver.cas.local import folder_of
 from pyarchiver.cas.plan import Needed
 from pyarchiver.cas.planner import PlanResult, Request, RestoreResult, plan
 from pyarchiver.cas.profiles import Way
@@ -17,6 +19,7 @@ from pyarchiver.cas.restore import restore
 from pyarchiver.cas.settings import Settings, settings_of
 from pyarchiver.cas.storage import Storage, open_storage
 from pyarchiver.cas.thaw import Thawing
+from pyarchiver.formats.errors import SettingsError
 from pyarchiver.formats.keys import ReadKeys
 
 
@@ -36,6 +39,15 @@ class ThawResult:
     under_way: int
     later: int
     ready: float | None
+
+
+def refuse_among_objects(destination: Path, *folders: Path | None) -> None:
+    """SettingsError where the destination is a folder of objects, or lies in one."""
+    for folder in folders:
+        if folder and destination.resolve().is_relative_to(folder.resolve()):
+            raise SettingsError(
+                f"destination {destination} lies in {folder}, among the objects: name another"
+            )
 
 
 def plan_back(
@@ -61,9 +73,11 @@ def restore_back(
     `wait` it stays until all is here. See `restore` for the errors.
 
     Raises CostError where it would cost more than `max_cost`, or nobody knows; nothing is asked
-    for then.
+    for then. SettingsError where `destination` lies in the storage's folder or in the spool.
     """
     settings = settings_of(catalogue)
+    spool = spool_folder(catalogue, settings)
+    refuse_among_objects(destination, folder_of(settings.url), spool)
     with closing(open_storage(settings, write=False, tell=observer.notice)) as storage:
         storage.check()
         thawing = _thawing(catalogue, settings, storage, observer, wait)

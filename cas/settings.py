@@ -197,6 +197,8 @@ def full_url(text: str, base: Path) -> str:
 
 
 def _path(name: str, text: str, base: Path) -> Path:
+    if not text:
+        raise SettingsError(f"setting {name!r} is empty")
     try:
         return base / Path(text).expanduser()
     except RuntimeError as error:

@@ -148,7 +148,7 @@ class Patient(Wrapper):
 
     def _before_pause(self, state: RetryCallState) -> None:
         if self._tell and state.outcome and state.next_action:
-            self._tell(f"{state.outcome.exception()}: again in {state.next_action.sleep:.0f} s")
+            self._tell(f"{state.outcome.exception()}: again in {state.next_action.sleep:.1f} s")
 
 
 class Limited(Wrapper):

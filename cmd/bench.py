@@ -9,12 +9,13 @@ import click
 
 from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import AnyPath
 
 
 @click.command("bench", epilog="\b\nExample:\n  pyarchiver bench ~/Photos")
 @click.argument(
     "folder", metavar="[DIR]", required=False,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=AnyPath(file_okay=False, exists=True),
 )  # fmt: skip
 @with_console
 def command(console: Console, folder: Path | None) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pyarchiver.cas.progress import printable
 from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.exits import Exit
 
@@ -95,11 +96,13 @@ class Console:
 
     def notice(self, message: str) -> None:
         """Tell, unless quiet."""
+        message = printable(message)
         self.notices.append(message)
         self._line(message)
 
     def problem(self, message: str) -> None:
         """Tell in any case; the exit code becomes 3."""
+        message = printable(message)
         self.problems.append(message)
         self._print(message)
 
@@ -121,7 +124,7 @@ class Console:
             lines = ()
         with _READ_ENOUGH:
             for line in lines:
-                click.echo(line)
+                click.echo(_shown(line) if sys.stdout.isatty() else line)
             sys.stdout.flush()
         if self.problems and not self._json:
             self._print(f"{count_text(len(self.problems), 'problem')}, listed above")
@@ -229,6 +232,10 @@ class Console:
     def _redraw(self) -> None:
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=self._done, counts=self._counts())
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def with_console(function: Callable[..., int]) -> Callable[..., int]:

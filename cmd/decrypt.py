@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from pyarchiver.cmd.console import Console, with_console
+from pyarchiver.cmd.files import AnyPath
 from pyarchiver.cmd.restore import privileges_option, report
 from pyarchiver.cmd.secrets import read_secret, reading_options
 from pyarchiver.formats import recovery
 
 
 @click.command("decrypt", epilog="\b\nExample:\n  pyarchiver decrypt ~/downloads ~/restored")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("source", type=AnyPath())
+@click.argument("dest", type=AnyPath())
 @click.argument("password", required=False)
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
 @privileges_option

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import string
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,11 +13,31 @@ from click.shell_completion import CompletionItem
 _PLAIN = frozenset(string.ascii_letters + string.digits + "-_./~+,@%")
 
 
-class OurFile(click.Path):
+class AnyPath(click.Path):
+    """A path. An empty one, as of a variable that is not set, is not taken for this folder."""
+
+    def __init__(
+        self, *, file_okay: bool = True, dir_okay: bool = True, exists: bool = False
+    ) -> None:
+        super().__init__(exists, file_okay, dir_okay, path_type=Path)
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """As click does, if it is not empty."""
+        if not os.fspath(value):
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class OurFile(AnyPath):
     """A file, completed among those with a suffix; where there is none, among all."""
 
     def __init__(self, suffix: str) -> None:
-        super().__init__(path_type=Path, dir_okay=False)
+        super().__init__(dir_okay=False)
         self._suffix = suffix
 
     def shell_complete(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyarchiver.cmd.console import Console, with_console
-from pyarchiver.cmd.files import ARCHIVE
+from pyarchiver.cmd.files import ARCHIVE, AnyPath
 from pyarchiver.cmd.secrets import CODE_VARIABLE, ask
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("kit", epilog="\b\nExample:\n  pyarchiver kit photos.archive ~/for-the-drawer")
 @click.argument("archive", type=ARCHIVE)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="DIR", type=AnyPath(file_okay=False))
 @click.option("--no-code", is_flag=True, help="Leave a blank for the recovery code; do not ask.")
 @click.option("--force", is_flag=True, help="Overwrite a kit that is in DIR.")
 @with_console

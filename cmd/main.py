@@ -148,7 +148,9 @@ def run(arguments: list[str] | None = None) -> int:
         raise
     except BaseException as error:
         message, code = _explain(error)
-        click.echo(f"pyarchiver: {message}", err=True)
+        from pyarchiver.cas.progress import printable
+
+        click.echo(f"pyarchiver: {printable(message)}", err=True)
         if "--json" in options:
             import json
 
@@ -160,6 +162,8 @@ def run(arguments: list[str] | None = None) -> int:
 def _explain(error: BaseException) -> tuple[str, Exit]:
     """What to say of an error that ends the program, and its exit code."""
     match error:
+        case click.Abort() if error.__cause__ is None:
+            return "interrupted", Exit.INTERRUPTED  # At a prompt: nothing has begun.
         case KeyboardInterrupt() | click.Abort():
             return "interrupted: what was done is kept, run again to go on", Exit.INTERRUPTED
         case ArchiverError():
@@ -182,7 +186,7 @@ def _ask(what: str, variable: str) -> str:
     """A secret that a storage needs: asked for once, however often the storage is opened."""
     from pyarchiver.cmd.secrets import ask
 
-    return ask(what, variable)
+    return ask(what, f"${variable}")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import click
 
 from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, with_console
-from pyarchiver.cmd.files import ARCHIVE
+from pyarchiver.cmd.files import ARCHIVE, AnyPath
 from pyarchiver.cmd.secrets import (
     NEW_PASSWORD_VARIABLE,
     new_password,
@@ -28,7 +28,7 @@ from pyarchiver.formats.errors import SettingsError
 @click.argument("archive", type=ARCHIVE)
 @click.option(
     "--new-password-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     metavar="FILE",
     help=f"Read the new password from FILE; otherwise from ${NEW_PASSWORD_VARIABLE} or a prompt.",
 )
@@ -64,8 +64,9 @@ def command(
             fields["recovery_code"] = code
         else:
             password = new_password(
-                console, new_password_file, weak_password, NEW_PASSWORD_VARIABLE, "new password"
-            )
+                console, new_password_file, weak_password,
+                "new password", NEW_PASSWORD_VARIABLE, "--new-password-file",
+            )  # fmt: skip
             if password == secret:
                 raise SettingsError("that is the present password: nothing was changed")
             change_password(catalogue, own, password)

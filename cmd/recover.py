@@ -12,6 +12,7 @@ import click
 
 from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, size_text, with_console
+from pyarchiver.cmd.files import AnyPath
 from pyarchiver.cmd.secrets import read_secret, reading_options
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ def _expected(
     "  pyarchiver recover s3://bucket/photos photos.archive --config photos.ini",
 )
 @click.argument("location")
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("archive", type=AnyPath(dir_okay=False))
 @click.option(
     "--expect", callback=_expected, metavar="N:H", help="Fail unless snapshot N, head H is there."
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     metavar="INI",
     help="What it says of the storage counts: options, profile, logins.",
 )

@@ -10,7 +10,7 @@ import click
 
 from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, size_text, with_console
-from pyarchiver.cmd.files import ARCHIVE
+from pyarchiver.cmd.files import ARCHIVE, AnyPath
 from pyarchiver.cmd.listing import time_text
 from pyarchiver.cmd.secrets import read_secret, reading_options
 
@@ -33,7 +33,7 @@ privileges_option = click.option(
     "  pyarchiver restore photos.archive ~/as-it-was --snapshot 3",
 )
 @click.argument("archive", type=ARCHIVE)
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest", type=AnyPath())
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--snapshot", type=click.IntRange(1), metavar="N", help="As of snapshot N.")
 @click.option("--exact", is_flag=True, help="Leave out what was deleted from the source.")

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from pyarchiver.cmd.console import Console
+from pyarchiver.cmd.files import AnyPath
 from pyarchiver.formats import recovery
 from pyarchiver.formats.errors import SettingsError
 
@@ -20,10 +21,11 @@ NEW_PASSWORD_VARIABLE = "PYARCHIVER_NEW_PASSWORD"
 CODE_VARIABLE = "PYARCHIVER_RECOVERY_CODE"
 _WORDS = 6
 _SCORE_MIN = 3
+_FILE_MAX = 64 << 10
 
 password_file = click.option(
     "--password-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     metavar="FILE",
     help=f"Read the password from FILE; otherwise from ${PASSWORD_VARIABLE} or a prompt.",
 )
@@ -44,13 +46,13 @@ def read_secret(file: Path | None, use_code: bool, what: str = "password") -> st
     variable = CODE_VARIABLE if use_code else PASSWORD_VARIABLE
     text = _given(file, variable)
     if text is None:
-        text = ask("recovery code" if use_code else what, variable)
+        text = ask("recovery code" if use_code else what, "--password-file", f"${variable}")
     return recovery.decode(text) if use_code else text
 
 
 def new_password(
     console: Console, file: Path | None, allow_weak: bool,
-    variable: str = PASSWORD_VARIABLE, what: str = "password",
+    what: str = "password", variable: str = PASSWORD_VARIABLE, option: str = "--password-file",
 ) -> str:  # fmt: skip
     """A new password; one that is typed is asked for twice."""
     given = _given(file, variable)
@@ -61,7 +63,7 @@ def new_password(
             console.notice(f"the password is weak: {why}")
         return given
     while True:
-        password = ask(f"{what} (empty: six random words)", variable)
+        password = ask(f"{what} (empty: six random words)", option, f"${variable}")
         if not password:
             return _generated(console)
         why = "" if allow_weak else weakness(password)
@@ -107,18 +109,24 @@ def _given(file: Path | None, variable: str) -> str | None:
     try:
         if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o044:
             click.echo(f"pyarchiver: {file} can be read by others: chmod 600 {file}", err=True)
-        text = file.read_bytes().decode("utf-8-sig")
+        with file.open("rb") as opened:
+            data = opened.read(_FILE_MAX + 1)
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"password file {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"password file {file} is not UTF-8 text") from None
+    if len(data) > _FILE_MAX:
+        raise SettingsError(f"password file {file} has more than 64 KiB: it is something else")
+    if not text.strip():
+        raise SettingsError(f"password file {file} is empty")
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
 
 
-def ask(text: str, variable: str = "") -> str:
-    """What is typed at a prompt, unseen; `variable` is what could be set instead."""
+def ask(text: str, *instead: str) -> str:
+    """What is typed at a prompt, unseen; `instead`: what else it could come from."""
     if not sys.stdin.isatty():
-        hint = f": use --password-file or ${variable}" if variable else ""
+        hint = f": use {' or '.join(instead)}" if instead else ""
         raise SettingsError(f"cannot ask for the {text.split(' (')[0]} without a terminal{hint}")
     answer: str = click.prompt(text, hide_input=True, default="", show_default=False, err=True)
     return answer

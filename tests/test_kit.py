@@ -156,8 +156,8 @@ def test_the_code_of_another_archive_makes_no_page(
 def test_nothing_is_overwritten_unasked(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     (home.folder / "kit").mkdir()
     (home.folder / "kit" / "FORMAT.md").write_text("mine")
-    assert home.kit("--no-code") == Exit.FAILED
-    assert "already there" in capsys.readouterr().err
+    assert home.kit("--no-code") == Exit.USAGE
+    assert "already there: --force overwrites it" in capsys.readouterr().err
     assert (home.folder / "kit" / "FORMAT.md").read_text() == "mine"
     assert home.kit("--no-code", "--force") == Exit.DONE
     assert (home.folder / "kit" / "FORMAT.md").read_text() != "mine"
