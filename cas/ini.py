@@ -15,6 +15,7 @@ from pyarchiver.cas.settings import (
     NAMED,
     SECTIONS,
     Settings,
+    check_name,
     full_url,
     parse,
 )
@@ -23,6 +24,11 @@ from pyarchiver.formats.errors import SettingsError
 
 KEPT = "(as kept in the .archive)"
 """Stands for a credential, which is not shown."""
+# What to give where a line cannot hold a path.
+_INSTEAD = {
+    "source": "use a link to it",
+    "url": "write it as file:///folder, with %20 for a space and the like",
+}
 _SIZES = ("pack size", "chunk size", "upload limit", "download limit")
 
 
@@ -32,14 +38,35 @@ def template(
     """The text of a new ini file; what is not given stands there as a placeholder.
 
     With the name of a profile, all its figures follow, to be edited. SettingsError where it is
-    none, or is not for the storage's URL.
+    none, or is not for the storage's URL; and for what `read_ini` would not give back as it is.
     """
-    given = {"name": name, "source": source, "url": storage, "profile": profile}
-    text = _filled({name: value for name, value in given.items() if value})
+    options = {"name": name, "source": source, "url": storage, "profile": profile}
+    given = {setting: value for setting, value in options.items() if value}
+    if name:
+        check_name(name)
+    for setting in _INSTEAD:
+        _check_line(setting, given.get(setting, ""))
+    scheme = urlsplit(full_url(storage, Path("/"))).scheme if storage else ""
+    text = _filled(given)
     if not profile:
         return text
-    scheme = urlsplit(storage).scheme if storage and "://" in storage else ""
     return text + "\n" + ini_section(profile_of(profile, scheme, {}))
+
+
+def _check_line(setting: str, value: str) -> None:
+    """Raise SettingsError for a value that a line of an ini file cannot hold."""
+    if value != value.strip():
+        wrong = "begins or ends with white space"
+    elif "\n" in value or "\r" in value:
+        wrong = "has a line break"
+    elif any("\ud800" <= letter <= "\udfff" for letter in value):
+        wrong = "is not UTF-8"
+    else:
+        return
+    raise SettingsError(
+        f"setting {setting!r}: {value!r} {wrong}, which an ini file cannot hold: "
+        f"{_INSTEAD[setting]}"
+    )
 
 
 def ini_text(settings: Settings) -> str:

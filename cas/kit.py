@@ -20,6 +20,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.courier import Courier
 from pyarchiver.cas.durable import sync_folder
 from pyarchiver.cas.objectfile import write_plain
+from pyarchiver.cas.progress import show
 from pyarchiver.cas.rows import STAGED, NewObject
 from pyarchiver.formats.errors import DestinationError, SettingsError
 from pyarchiver.formats.header import Kind
@@ -97,7 +98,7 @@ def _own_page(catalogue: Catalogue, code: str) -> str:
         "Name": catalogue.name,
         "Objects": f"{tag}-... in {catalogue.url}",
         "Storage": catalogue.settings.get("profile", ""),
-        "Made of": catalogue.settings["source"],
+        "Made of": show(os.fsencode(catalogue.settings["source"])),
     }
     keep = "Keep it on paper, apart from the computer."
     return _page(catalogue.name, tag, keep, facts, f"from {catalogue.url}", _code(code))

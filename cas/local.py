@@ -22,7 +22,12 @@ from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 def folder_of(url: str) -> Path | None:
     """The folder of a file:// URL, resolved; None for others."""
     parts = urlsplit(url)
-    return Path(unquote(parts.path)).resolve() if parts.scheme == "file" else None
+    return _path(parts.path).resolve() if parts.scheme == "file" else None
+
+
+def _path(quoted: str) -> Path:
+    """The path in a URL, whose bytes need not be UTF-8."""
+    return Path(unquote(quoted, errors="surrogateescape"))
 
 
 @contextmanager
@@ -60,7 +65,7 @@ class LocalStorage:
             raise SettingsError(
                 f"setting 'url': {url} should be file:///absolute/folder (# is %23, ? is %3F)"
             )
-        return cls(Path(unquote(parts.path)))
+        return cls(_path(parts.path))
 
     def prepare(self) -> None:
         """Make the folder, and a file in it."""

@@ -33,6 +33,12 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
     "s3": {"endpoint": "", "region": "", "credentials": "", "addressing": "auto"},
 }
+# How the URL of each begins.
+FORMS = {
+    "file": "file:///folder",
+    "sftp": "sftp://user@host/folder",
+    "s3": "s3://bucket/prefix",
+}
 # What is kept in the .archive alone, and never in a manifest.
 CREDENTIALS = frozenset({"sftp.password"})
 SECTIONS: dict[str, Collection[str]] = {
@@ -135,10 +141,7 @@ def parse(values: dict[str, str], base: Path) -> Settings:
             value = values.get(name, "")
             if PLACEHOLDER in value or (not value and name not in _OPTIONAL):
                 raise SettingsError(f"setting {name!r} is not filled in: give it a value")
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", values["name"]):
-        raise SettingsError(
-            "setting 'name' may have letters, digits, dot, hyphen and underscore only"
-        )
+    check_name(values["name"])
     try:
         ignore = frozenset(values.get("ignore", "").replace(",", " ").split())
         if ignore - {"ctime", "inode"}:
@@ -171,6 +174,15 @@ def parse(values: dict[str, str], base: Path) -> Settings:
         raise SettingsError(str(error)) from None
 
 
+def check_name(name: str) -> None:
+    """Raise SettingsError unless an archive can be called so."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise SettingsError(
+            f"setting 'name': {name!r} should begin with a letter, digit or underscore, and have "
+            "only those, dots and hyphens, at most 100"
+        )
+
+
 def _section(section: str, values: dict[str, str]) -> dict[str, str]:
     """The settings of a section whose settings are known as section.name."""
     begin = section + "."
@@ -190,10 +202,21 @@ def _yes(name: str, text: str) -> bool:
 
 
 def full_url(text: str, base: Path) -> str:
-    """A URL as it is, or that of a folder, which may be relative to `base`."""
-    if re.match(r"[a-z0-9]+://", text):
-        return text
-    return _path("url", text, base).as_uri()
+    """A URL as it is, or that of a folder, which may be relative to `base`.
+
+    SettingsError for what begins as a URL and does not go on as one: it would be made a folder.
+    """
+    # Of one letter is a drive on Windows.
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?", text)
+    if not match:
+        return _path("url", text, base).as_uri()
+    scheme = match[1].lower()
+    if not match[2] or scheme not in FORMS:
+        form = FORMS.get(scheme) or " or ".join(FORMS.values())
+        raise SettingsError(
+            f"setting 'url': {text} should be {form}; a folder of that name is ./{text}"
+        )
+    return scheme + text[len(scheme) :]
 
 
 def _path(name: str, text: str, base: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pyarchiver.cas.pace import Pace
-from pyarchiver.cas.settings import Settings
+from pyarchiver.cas.settings import FORMS, Settings
 from pyarchiver.formats.errors import SettingsError
 
 
@@ -162,6 +162,5 @@ def _adapter(settings: Settings) -> Storage:
                 ) from None
             return S3Storage(settings.url, settings.options, settings.profile)
     raise SettingsError(
-        f"setting 'url': no storage of kind {settings.scheme}://; use file:///folder, "
-        "sftp://user@host/folder or s3://bucket/prefix"
+        f"setting 'url': no storage of kind {settings.scheme}://; use {' or '.join(FORMS.values())}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pyarchiver.cas.progress import show
 from pyarchiver.cas.units import count_text
 from pyarchiver.cmd.console import Console, size_text, with_console
 from pyarchiver.cmd.files import ARCHIVE
@@ -38,7 +40,7 @@ def command(console: Console, archive: Path) -> int:
 
 
 def _lines(console: Console, archive: Path, found: Status) -> Iterator[str]:
-    yield f"{archive}: {found.source} in {found.url}"
+    yield f"{archive}: {show(os.fsencode(found.source))} in {found.url}"
     if found.deletion:
         yield {
             "begun": "it is being deleted: pyarchiver delete goes on",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from pyarchiver.cas import settings as settings_module
 from pyarchiver.cas.figures import FIGURES, PROFILES
-from pyarchiver.cas.ini import read_ini, template
+from pyarchiver.cas.ini import located, read_ini, template
+from pyarchiver.cas.local import LocalStorage
 from pyarchiver.cas.settings import PLACEHOLDER, Settings, parse
 from pyarchiver.formats.errors import SettingsError
 from pyarchiver.formats.padme import padme, padme_below
@@ -157,7 +159,7 @@ def test_home_of_nobody(tmp_path: Path, setting: str) -> None:
         ("[storage]", "[storrage]", 10, "unknown section [storrage]"),
         ("suite = ", "siute = ", 14, "unknown setting 'siute' in [format]"),
         ("url = ../packs", "name = x\nurl = ../packs", 2, "unknown setting 'name' in [storage]"),
-        ("name = photos", "name = pho/tos", 2, "setting 'name' may have"),
+        ("name = photos", "name = pho/tos", 2, "setting 'name': 'pho/tos' should begin"),
         ("name = photos", "name =", 2, "setting 'name' is not filled in"),
         ("source = pictures\n", "", None, "setting 'source' is not filled in"),
         ("name = photos", "name = photos\nname = again", 3, "name"),
@@ -417,3 +419,73 @@ def test_options_of_the_storage_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.options == {"port": "22", "password": "secret"}
     assert parse(settings.values(), Path("/")) == settings
     assert "secret" not in str(settings_module.without_credentials(settings.values()))
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [("s3:/bucket/x", "s3://bucket/prefix"), ("s3:bucket", "s3://bucket/prefix"),
+     ("sftp:/host/x", "sftp://user@host/folder"), ("FILE:/tmp/x", "file:///folder"),
+     ("S3:/b", "s3://bucket/prefix"), ("ftp://host/x", "sftp://user@host/folder or s3://"),
+     ("user@host:/x", None), ("host:/x", "file:///folder or sftp://"), ("s3+x:y", "file:///")],
+)  # fmt: skip
+def test_what_looks_like_a_url_is_not_made_a_folder(
+    tmp_path: Path, text: str, form: str | None
+) -> None:
+    """And whoever has a folder of that name can say so."""
+    folder = changed(url=f"./{text}").url
+    assert folder == Path("/", text).as_uri()
+    if form is None:
+        assert changed(url=text).url == folder
+        return
+    said = f"'url': {text} should be .*{form}.* a folder of that name is ./{text}"
+    for refused in (
+        lambda: changed(url=text),
+        lambda: read_ini(written(tmp_path, INI.replace("../packs", text))),
+        lambda: template("photos", "/pictures", text),
+        lambda: located(text, tmp_path / "x.archive", None),
+    ):
+        with pytest.raises(SettingsError, match=said.replace("+", "[+]")):
+            refused()
+
+
+def test_the_case_of_a_scheme_is_nothing() -> None:
+    """RFC 3986, section 3.1."""
+    assert changed(url="FILE:///tmp/X").url == "file:///tmp/X"
+    assert changed(url="Sftp://Host/X").url == "sftp://Host/X"
+    assert changed(url="S3://bucket/X").scheme == "s3"
+
+
+def test_a_storage_folder_of_any_bytes() -> None:
+    folder = os.fsdecode(b"/tmp/\xff and \xc3\xbc")
+    assert LocalStorage.of_url(changed(url=folder).url).folder == Path(folder)
+    assert LocalStorage.of_url(f"file://{folder}").folder == Path(folder)
+
+
+@pytest.mark.parametrize("name", [".hid", "-x", "x" * 101, "\udcff", "a b", "x ", "x\n", "ü"])
+def test_a_name_that_start_would_refuse_is_refused_by_init(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"'name': .* begin with a letter, .* at most 100"):
+        template(name, "/pictures", "/packs")
+    with pytest.raises(SettingsError, match="'name'"):
+        changed(name=name)
+    assert changed(name="x" * 100).name == "x" * 100
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [("tr ", "begins or ends"), ("\ttr", "begins or ends"), ("t\nr", "has a line break"),
+     ("t\rname = x", "has a line break"), ("/tmp/\udcff", "is not UTF-8")],
+)  # fmt: skip
+def test_what_an_ini_file_cannot_hold_is_refused(value: str, wrong: str) -> None:
+    with pytest.raises(SettingsError, match=f"'source': .* {wrong}.* use a link to it"):
+        template("photos", value, "/packs")
+    with pytest.raises(SettingsError, match=f"'url': .* {wrong}.* write it as file:///folder"):
+        template("photos", "/pictures", value)
+
+
+@pytest.mark.parametrize(
+    "value", ["a b", "= a", "# a", "; a", "[a]", "%(a)s", "a\u00a0b", "a = b: c", '"a"', "a\\"]
+)
+def test_what_it_can_hold_comes_back(tmp_path: Path, value: str) -> None:
+    read = read_ini(written(tmp_path, template("photos", value, value)))
+    assert read.source == tmp_path / value
+    assert LocalStorage.of_url(read.url).folder == tmp_path / value

@@ -110,6 +110,29 @@ def test_init_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert str(tmp_path) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("odd", [b"ends in a space ", b"not UTF-8: \xff", b"of two\nlines"])
+def test_a_folder_that_an_ini_file_cannot_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], odd: bytes
+) -> None:
+    """It is refused rather than mistaken for another, and goes in by a link as it is told."""
+    source, link = tmp_path / os.fsdecode(odd), tmp_path / "link"
+    make_tree(source, files=2, size=5_000)
+    words = ["init", str(tmp_path / "photos.ini"), "--name", "photos", "--storage"]
+    words += [(tmp_path / "storage").as_uri(), "--source"]
+    assert run([*words, str(source)]) == Exit.USAGE
+    assert "use a link to it" in capsys.readouterr().err
+    assert not (tmp_path / "photos.ini").exists()
+    link.symlink_to(source)
+    assert run([*words, str(link)]) == Exit.DONE
+    assert _start(tmp_path, monkeypatch=monkeypatch) == Exit.DONE
+    assert run(["status", str(tmp_path / "photos.archive")]) == Exit.DONE
+    assert run(["kit", str(tmp_path / "photos.archive"), str(tmp_path / "kit")]) == Exit.DONE
+    page = (tmp_path / "kit" / "READ-ME.html").read_text("utf-8")
+    assert odd.decode("utf-8", "backslashreplace").replace("\n", "\\n") in page
+    assert run(["restore", str(tmp_path / "photos.archive"), str(tmp_path / "out")]) == Exit.DONE
+    assert differences(source, tmp_path / "out") == ""
+
+
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
