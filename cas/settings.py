@@ -216,6 +216,10 @@ def full_url(text: str, base: Path) -> str:
         raise SettingsError(
             f"setting 'url': {text} should be {form}; a folder of that name is ./{text}"
         )
+    try:
+        urlsplit(text)
+    except ValueError as error:
+        raise SettingsError(f"setting 'url': {text}: {str(error).lower()}") from None
     return scheme + text[len(scheme) :]
 
 

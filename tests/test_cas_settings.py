@@ -489,3 +489,10 @@ def test_what_it_can_hold_comes_back(tmp_path: Path, value: str) -> None:
     read = read_ini(written(tmp_path, template("photos", value, value)))
     assert read.source == tmp_path / value
     assert LocalStorage.of_url(read.url).folder == tmp_path / value
+
+
+def test_a_url_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"'url': sftp://\[fe80::1/x: invalid ipv6 url"):
+        template("photos", "/pictures", "sftp://[fe80::1/x")
+    with pytest.raises(SettingsError, match="invalid ipv6 url"):
+        read_ini(written(tmp_path, INI.replace("../packs", "sftp://[fe80::1/x")))
