@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
+import io
 import json
 import os
 import random
@@ -10,11 +12,13 @@ import re
 import shutil
 import sqlite3
 import struct
+import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import independent_reader as second
@@ -289,7 +293,12 @@ def read_by_ours(data: bytes) -> list[dict[str, Any]] | None:
 
 
 def forged_header(chance: Random) -> None:
-    """Header fields mutated, its MAC and sealed key made anew."""
+    """An object whose header was forged, through a keyring with the golden password."""
+    open_whatever(forged(chance))
+
+
+def forged(chance: Random) -> bytes:
+    """An object: header fields mutated, its MAC and sealed key made anew."""
     this = chance.choice(golden())
     size = int.from_bytes(this.header.raw[8:12], "little")
     fields = mutate_packed(chance, this.header.raw[12 : 12 + size])
@@ -299,9 +308,8 @@ def forged_header(chance: Random) -> None:
     raw = front + struct.pack("<I", len(front) + 12) + headers.END_MAGIC
     if chance.random() < 0.2:
         raw = mutate(chance, raw)
-    forged = Header(this.header.suite, KEYS.archive_id, bytes(16), 1, (), raw)
-    data = seal_object(forged, this.key, [this.payload])
-    open_whatever(data)
+    header = Header(this.header.suite, KEYS.archive_id, bytes(16), 1, (), raw)
+    return seal_object(header, this.key, [this.payload])
 
 
 def open_whatever(data: bytes) -> None:
@@ -338,6 +346,80 @@ def whole_decrypt(chance: Random) -> None:
             decrypt(folder, out, VECTORS["password"], Request(), Quiet())
         finally:
             check_destination(Path(work), out)
+
+
+@cache
+def script() -> ModuleType:
+    """rescue.py, as a module."""
+    path = Path(__file__).parents[1] / "cas" / "kit_files" / "rescue.py"
+    spec = importlib.util.spec_from_file_location("rescue_fuzzed", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is printed."""
+    with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        yield
+
+
+def rescue_readers(chance: Random) -> None:
+    """Each reader of rescue.py by itself: only its own error comes out."""
+    rescue, this = script(), chance.choice(golden())
+    data = this.mutated_payload(chance)
+    with tempfile.TemporaryDirectory(dir=shared()) as work, quiet():
+        path = Path(work) / "object"
+        match chance.randrange(3):
+            case 0:
+                path.write_bytes(forged(chance))
+            case 1:
+                path.write_bytes(mutate(chance, this.data, rounds=6))
+            case _:
+                path.write_bytes(seal_object(this.header, this.key, [data]))
+        keys = rescue.Keys(KEYS.archive_id, KEYS.seed, KEYS.archive_key)
+        for header in rescue.headers_of(path)[0]:
+            with suppress(rescue.Bad):
+                read_by_rescue(rescue, rescue.Object(path, header, keys))
+
+
+def read_by_rescue(rescue: ModuleType, found: Any) -> None:
+    """Segments, records, entries and chunks."""
+    archive = rescue.Archive(found.keys)
+    archive.add(found)
+    list(found.records())
+    archive.read()
+    for ordinal in range(min(99, len(rescue.table_of(found)))):
+        with suppress(rescue.Bad):
+            found.chunk(ordinal)
+
+
+def whole_rescue(chance: Random) -> None:
+    """A folder of golden objects, some forged or altered, through all of rescue.py."""
+    rescue = script()
+    with tempfile.TemporaryDirectory(dir=shared()) as work:
+        folder = Path(work) / "objects"
+        folder.mkdir()
+        for this in golden():
+            data = this.data
+            if chance.random() < 0.3:
+                data = seal_object(this.header, this.key, [this.mutated_payload(chance)])
+            elif chance.random() < 0.2:
+                data = forged(chance)
+            if chance.random() < 0.8:
+                (folder / this.name).write_bytes(data)
+        out = Path(work) / "out"
+        out.mkdir()
+        with suppress(SystemExit), quiet():
+            found = {path: rescue.headers_of(path) for path in sorted(folder.iterdir())}
+            archive = rescue.open_all(folder, VECTORS["password"], found)
+            archive.read()
+            rescue.restore(archive, out)
+        check_destination(Path(work), out)
 
 
 def check_destination(work: Path, out: Path) -> None:
@@ -480,6 +562,8 @@ TARGETS: dict[str, Callable[[Random], None]] = {
     "forged header": forged_header,
     "damaged object": damaged_object,
     "decrypt": whole_decrypt,
+    "rescue's readers": rescue_readers,
+    "rescue": whole_rescue,
     "ini": ini_file,
     "names and codes": names_and_codes,
     "catalogue": hostile_catalogue,

@@ -30,7 +30,7 @@ from pyarchiver.formats.entry import decode_node
 from pyarchiver.formats.errors import AccessError, CatalogueError, DamagedError
 from pyarchiver.formats.header import Header
 
-INPUTS = {"decrypt": 12, "catalogue": 60, "sealed again": 120, "forged header": 60}
+INPUTS = {"decrypt": 12, "rescue": 12, "catalogue": 60, "sealed again": 120, "forged header": 60}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -27,10 +27,12 @@ import struct
 import sys
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 try:
     import msgpack
@@ -91,12 +93,41 @@ def check(condition: object, why: str) -> None:
         raise Bad(why)
 
 
+def kinds(values: Any) -> list[type]:
+    """The types of values."""
+    return [type(value) for value in values]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; Bad where the disk does not give it."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise Bad(f"it cannot be read: {error.strerror}") from None
+
+
+def unpack_each(data: bytes) -> Iterator[Any]:
+    """Msgpack values side by side. No extension types: the hook gets the empty ones (1)."""
+    unpacker = msgpack.Unpacker(
+        raw=False, unicode_errors="surrogateescape", max_buffer_size=len(data) + 1,
+        max_ext_len=0, ext_hook=lambda *_: check(False, "an extension type"),
+    )  # fmt: skip
+    unpacker.feed(data)
+    while unpacker.tell() < len(data):
+        try:
+            value = unpacker.unpack()
+        except (ValueError, msgpack.UnpackException) as error:
+            raise Bad(f"no msgpack value: {error}") from None
+        yield value
+
+
 def unpack(data: bytes) -> Any:
     """One msgpack value and nothing behind it (1)."""
-    try:
-        return msgpack.unpackb(data, raw=False, unicode_errors="surrogateescape")
-    except (ValueError, msgpack.UnpackException) as error:
-        raise Bad(f"no msgpack value: {error}") from None
+    values = list(unpack_each(data))
+    check(len(values) == 1, "not one msgpack value")
+    return values[0]
 
 
 def inflate(data: bytes, most: int, window: int) -> bytes:
@@ -124,12 +155,14 @@ class Header:
         check(self.fields.get("version") == 1, "of another format version: a newer program's")
         end = struct.pack("<I", len(self.raw)) + MAGIC[::-1]
         check(self.raw[-12:] == end, "a header that was cut or altered")
-        check(self.fields.get("suite") in SUITES, "of an unknown suite: a newer program's")
+        suite = self.fields.get("suite")
+        check(type(suite) is str and suite in SUITES, "of an unknown suite: a newer program's")
         self.archive, self.object = self.fields.get("archive"), self.fields.get("object")
         for name in (self.archive, self.object):
             check(isinstance(name, bytes) and len(name) == 16, "a header without its ids")
         slots = self.fields.get("slots")
-        self.slots = slots if isinstance(slots, list) and len(slots) <= 16 else []
+        check(isinstance(slots, list) and len(slots) <= 16, "a header of impossible slots")
+        self.slots = [slot for fields in slots if (slot := slot_of(fields))]
 
 
 class Keys:
@@ -175,24 +208,52 @@ def recovery_secret(text: str) -> bytes | None:
     return data[:16] if sum_[:4] == data[16:] else None
 
 
-def open_slot(slot: Any, archive: bytes, secret: str) -> Keys | None:
-    """The keys in a slot, None where the secret does not open it (5.1)."""
-    try:
-        kind, salt, nonce, sealed = (slot[name] for name in ("type", "salt", "nonce", "sealed"))
-        code = recovery_secret(secret)
-        if kind == 1 and 1 <= slot["ops"] <= 16 and 8192 <= slot["mem"] <= 2 << 30:
-            password = unicodedata.normalize("NFKC", secret).encode("utf-8", "surrogateescape")
-            key = nacl.pwhash.argon2id.kdf(32, password, salt, slot["ops"], slot["mem"])
-        elif kind == 2 and code is not None:
-            context = "pyarchiver v1 2026 recovery slot"
-            key = blake3(salt + code, derive_key_context=context).digest()
-        else:
-            return None
-        aad = b"pyarchiver v1 slot\0" + archive + bytes([kind])
-        plain = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, aad, nonce, key)
-        return Keys(archive, plain[:32], plain[32:])
-    except (KeyError, TypeError, ValueError, nacl.exceptions.CryptoError):
+class Slot(NamedTuple):
+    """A key slot (5.1)."""
+
+    kind: int
+    salt: bytes
+    nonce: bytes
+    sealed: bytes
+    ops: int
+    mem: int
+
+    def work(self) -> int:
+        """What it costs to try, in bytes times passes."""
+        return max(MIB, self.ops * self.mem) if self.kind == 1 else 0
+
+
+def slot_of(fields: Any) -> Slot | None:
+    """The slot in a header's field, None where it is impossible or a newer program's."""
+    if not isinstance(fields, dict):
         return None
+    names = ("type", "salt", "nonce", "sealed", "ops", "mem")
+    slot = Slot(*(fields.get(name, 0) for name in names))
+    if kinds(slot) != [int, bytes, bytes, bytes, int, int]:
+        return None
+    if (len(slot.salt), len(slot.nonce), len(slot.sealed)) != (16, 24, 80):
+        return None
+    costs = 1 <= slot.ops <= 16 and 8192 <= slot.mem <= 2 << 30
+    return slot if slot.kind == 2 or (slot.kind == 1 and costs) else None
+
+
+def open_slot(slot: Slot, archive: bytes, secret: str) -> Keys | None:
+    """The keys in a slot, None where the secret does not open it (5.1)."""
+    code = recovery_secret(secret)
+    if slot.kind == 1:
+        password = unicodedata.normalize("NFKC", secret).encode("utf-8", "surrogateescape")
+        key = nacl.pwhash.argon2id.kdf(32, password, slot.salt, slot.ops, slot.mem)
+    elif code is not None:
+        context = "pyarchiver v1 2026 recovery slot"
+        key = blake3(slot.salt + code, derive_key_context=context).digest()
+    else:
+        return None
+    aad = b"pyarchiver v1 slot\0" + archive + bytes([slot.kind])
+    try:
+        plain = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(slot.sealed, aad, slot.nonce, key)
+    except nacl.exceptions.CryptoError:
+        return None
+    return Keys(archive, plain[:32], plain[32:])
 
 
 class Payload:
@@ -202,7 +263,8 @@ class Payload:
         self._path, self._key, self._header = path, key, header
         self._nonce, self._tag, self._open = SUITES[header.fields["suite"]]
         self._hash = blake3(header.raw).digest()
-        size, length = path.stat().st_size, len(header.raw)
+        with opened(path) as file:
+            size, length = file.seek(0, os.SEEK_END), len(header.raw)
         self.whole = self._ends_at(size - length) or self._ends_at(self._find_end(size))
         if not self.whole:
             self._segments = max(0, size - length) // (MIB + self._tag)
@@ -226,9 +288,12 @@ class Payload:
     def _find_end(self, size: int) -> int:
         """Where the header begins again, should bytes have been added or lost behind (13)."""
         start = max(len(self._header.raw), size - 4 * MIB)
-        with self._path.open("rb") as file:
-            file.seek(start)
-            at = file.read().rfind(self._header.raw[:64])
+        try:
+            with opened(self._path) as file:
+                file.seek(start)
+                at = file.read().rfind(self._header.raw[:64])
+        except Bad:
+            return size
         return start + at if at >= 0 else size
 
     def segment(self, number: int) -> bytes:
@@ -236,7 +301,7 @@ class Payload:
         check(0 <= number < self._segments, "cut off")
         step = MIB + self._tag
         end = number == self._segments - 1
-        with self._path.open("rb") as file:
+        with opened(self._path) as file:
             file.seek(len(self._header.raw) + number * step)
             data = file.read(min(step, self.length - number * MIB + self._tag))
         # Where the end is missing, the last segment there is may be one in the middle (13).
@@ -326,6 +391,7 @@ def chunk_table(indexes: list[Any]) -> list[Chunk]:
             ids = [index["ids"][at : at + 32] for at in range(0, len(index["ids"]), 32)]
             place = iter(zip(lengths, ids, strict=True))
             for _, offset, size, count, *_ in index["records"]:
+                check(kinds((offset, size, count)) == [int, int, int], "an impossible index")
                 start = 0
                 for _ in range(count):
                     length, id_ = next(place)
@@ -441,6 +507,15 @@ class State(NamedTuple):
     link: bytes
 
 
+def possible(run: Any) -> bool:
+    """Whether this can be a part of a file: a hole, or chunks of an object (10.3)."""
+    if type(run) is int:
+        return 0 < run <= 1 << 62
+    if type(run) is not list or kinds(run) != [bytes, int, int]:
+        return False
+    return bool(0 <= run[1] < 1 << 32 and 0 < run[2] < 1 << 32)
+
+
 class Archive:
     """All that the objects of one archive say."""
 
@@ -449,7 +524,7 @@ class Archive:
         self.packs: dict[bytes, Object] = {}
         self.log: dict[bytes, Object] = {}
         self.states: dict[tuple[bytes, bool], State] = {}
-        self._manifests: list[tuple[int, int, bytes, Object]] = []
+        self._manifests: list[tuple[int, int, int, bytes, Object]] = []
         self._parts: dict[int, set[int]] = {}
         self._last_part: dict[int, int] = {}
 
@@ -473,18 +548,22 @@ class Archive:
 
     def _read(self, found: Object) -> None:
         parts: list[bytes] = []
-        about: dict[str, Any] = {}
+        about: tuple[Any, ...] = ()
         told: Object | None = None
         for kind, body in found.records():
             try:
                 if kind == ABOUT:
-                    about = unpack(body)
+                    fields = unpack(body)
+                    says = [fields[name] for name in ("number", "part", "previous", "hash")]
+                    check(kinds(says) == [int, int, int, bytes], "an impossible beginning")
+                    about = tuple(says)
                 elif kind == ENTRIES:
                     self._entries(inflate(body, 4 * MIB, 4 * MIB))
                 elif kind == PART:
                     number, total, piece, *_ = unpack(body)
                     parts = [*(parts if number == len(parts) else []), piece]
                     check(len(parts) == number + 1 <= total <= 64, "a part of an entry is missing")
+                    check(len(piece) <= MIB, "a part of an entry that is too large")
                     if len(parts) == total:
                         self._entries(b"".join(parts))
                 elif kind == PACK:
@@ -492,34 +571,32 @@ class Archive:
                     told = None if told is None or told.indexed else told
                 elif kind == PACK_INDEX and told is not None:
                     told.told.append(unpack(body))
-                elif kind == RUN and found.kind == 3:
-                    self._last_part[about["number"]] = about["part"]
+                elif kind == RUN and found.kind == 3 and about:
+                    self._last_part[about[0]] = about[1]
             except (Bad, KeyError, TypeError, ValueError) as error:
                 say(f"{found.path.name}: {error!r}; the rest of it is used")
         if found.kind == 2 and about:
-            self._manifests.append((about["number"], about["previous"], about["hash"], found))
+            self._manifests.append((*about, found))
         if found.kind == 3 and about:
-            self._parts.setdefault(about["number"], set()).add(about["part"])
+            self._parts.setdefault(about[0], set()).add(about[1])
 
     def _entries(self, data: bytes) -> None:
-        unpacker = msgpack.Unpacker(
-            None, raw=False, unicode_errors="surrogateescape", max_buffer_size=70 * MIB
-        )
-        unpacker.feed(data)
-        for entry in unpacker:
+        for entry in unpack_each(data):
             path, run, sequence, fields, *_ = entry
             kind = fields["kind"]
             check(isinstance(path, bytes) and len(path) <= 32768, "an impossible path")
             check(1 <= kind <= 4, "an entry of a newer program")
             if kind == GONE:
                 continue
-            numbers = (run, sequence, fields["mode"], fields["mtime"], fields.get("size", 0))
-            check(all(type(number) is int for number in numbers), "an impossible entry")
             state = State(
                 (run, sequence), kind, fields["mode"] & 0o777, fields["mtime"],
                 fields.get("size", 0), fields.get("hash", b""), fields.get("runs", []),
                 fields.get("link", b""),
             )  # fmt: skip
+            check(kinds((run, sequence, kind)) == [int] * 3, "an impossible entry")
+            check(kinds(state[2:]) == [int, int, int, bytes, list, bytes], "an impossible entry")
+            check(0 <= state.size <= 1 << 62, "an impossible entry")
+            check(all(map(possible, state.runs)), "an impossible content")
             known = self.states.setdefault((path, kind == FOLDER), state)
             if known.order < state.order:
                 self.states[path, kind == FOLDER] = state
@@ -530,18 +607,25 @@ class Archive:
         """Name manifests that are missing or doubled: each names the one before it (11)."""
         covered, hashes = 0, dict[int, set[bytes]]()
         for number, parts in self._parts.items():
-            if parts >= set(range(self._last_part.get(number, 1 << 30) + 1)):
+            last = self._last_part.get(number, 1 << 62)
+            if sum(0 <= part <= last for part in parts) == last + 1:
                 covered = max(covered, number)
             else:
                 say(f"checkpoint {number} is not complete")
-        for number, previous, hash_, found in sorted(self._manifests, key=lambda row: row[:2]):
+        for number, _, previous, hash_, found in sorted(self._manifests, key=lambda row: row[:3]):
             if number in hashes:
                 say(f"there are two manifests {number}: both are used")
             if previous > covered and previous not in hashes:
                 say(f"manifest {previous} is missing, and what only it tells")
-            elif previous in hashes and hash_ not in hashes[previous]:
+            elif previous in hashes and not {hash_, b""} & hashes[previous]:
                 say(f"manifest {previous} is not the one that manifest {number} continues")
-            hashes.setdefault(number, set()).add(blake3(found.path.read_bytes()).digest())
+            known = hashes.setdefault(number, set())
+            try:
+                with opened(found.path) as file:
+                    known.add(blake3(file.read()).digest())
+            except Bad as error:
+                known.add(b"")
+                say(f"{found.path.name}: {error}")
 
     def names(self) -> dict[tuple[bytes, bool], bytes]:
         """Where each path goes. Of a path that was a file and a folder the older gets `~run`."""
@@ -708,11 +792,13 @@ def restore(archive: Archive, folder: Path) -> None:
 
 def headers_of(path: Path) -> tuple[list[Header], str]:
     """The headers at both ends of a file that can be parsed, and why none can (4)."""
-    with path.open("rb") as file:
-        front = file.read(HEADER_MAX)
-        size = path.stat().st_size
-        file.seek(max(0, size - HEADER_MAX))
-        back = file.read(HEADER_MAX)
+    try:
+        with opened(path) as file:
+            front = file.read(HEADER_MAX)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - HEADER_MAX))
+            back = file.read(HEADER_MAX)
+    except Bad as error:
+        return [], str(error)
     length = struct.unpack("<I", back[-12:-8])[0] if back[-8:] == MAGIC[::-1] else 0
     found, why = [], ""
     for data in (front, back[-length:] if 1224 <= length <= len(back) else b""):
@@ -723,26 +809,38 @@ def headers_of(path: Path) -> tuple[list[Header], str]:
     return found, why
 
 
-def unlock(headers: list[Header], secret: str) -> dict[bytes, Keys]:
-    """Keys by archive id: a slot that opens serves all objects of its archive (5.1)."""
+def unlock(headers: list[Header], secret: str) -> tuple[dict[bytes, Keys], set[bytes]]:
+    """Keys by archive id: a slot that opens serves all objects of its archive (5.1).
+
+    Those that most objects have come first: strangers may have added others, which are not tried
+    beyond half a minute. Also the ids of the archives for which not all could be tried.
+    """
     keys: dict[bytes, Keys] = {}
-    tried: set[bytes] = set()
-    for header in headers:
-        for slot in header.slots:
-            mark = header.archive + msgpack.packb(slot, unicode_errors="surrogateescape")
-            if header.archive in keys or mark in tried or len(tried) >= 64:
-                continue
-            tried.add(mark)
-            if opened := open_slot(slot, header.archive, secret):
-                keys[header.archive] = opened
-    return keys
+    left: set[bytes] = set()
+    counts = Counter((header.archive, slot) for header in headers for slot in header.slots)
+    work = 0
+    for archive, slot in sorted(counts, key=lambda each: (-counts[each], each[1].work())):
+        if archive in keys:
+            continue
+        try:
+            check(work + slot.work() <= 48 << 30, "too much work")
+            work += slot.work()
+            if found := open_slot(slot, archive, secret):
+                keys[archive] = found
+        except (Bad, nacl.exceptions.RuntimeError):
+            left.add(archive)
+    return keys, left
 
 
 def open_all(source: Path, secret: str, found: dict[Path, tuple[list[Header], str]]) -> Archive:
     """The objects of the archive that the secret opens; of several the one with most objects."""
-    keys = unlock([header for headers, _ in found.values() for header in headers], secret)
+    keys, left = unlock([header for headers, _ in found.values() for header in headers], secret)
+    untried = "its key slots need too much time or memory to be tried: try it alone"
     if not keys:
-        sys.exit(f"rescue: this password or recovery code opens nothing in {source}")
+        for path, (headers, _) in found.items():
+            if any(header.archive in left for header in headers):
+                say(f"{path.name}: {untried}")
+        sys.exit(f"rescue: this password or recovery code opens nothing in {source} that was tried")
     archives = {id_: Archive(own) for id_, own in keys.items()}
     for path, (headers, why) in found.items():
         for header in headers:
@@ -751,6 +849,7 @@ def open_all(source: Path, secret: str, found: dict[Path, tuple[list[Header], st
                     archives[header.archive].add(Object(path, header, keys[header.archive]))
                     break
                 why = "of another archive, or under another password"
+                why = untried if header.archive in left else why
             except Bad as error:
                 why = str(error)
         else:
