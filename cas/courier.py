@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.objectfile import PART, ObjectFile, spool_file
+from pyarchiver.cas.objectfile import ObjectFile, spool_file
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import STORED, ObjectRow
-from pyarchiver.cas.storage import Checksums, Storage
+from pyarchiver.cas.storage import PART, Checksums, Storage
 from pyarchiver.cas.uploads import Uploads
 from pyarchiver.formats.errors import MissingError, StorageError, UncertainError
 from pyarchiver.formats.header import Kind

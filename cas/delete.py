@@ -19,11 +19,11 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.cost import Fee, early_deletion
 from pyarchiver.cas.durable import sync_folder
-from pyarchiver.cas.objectfile import PART, spool_file
+from pyarchiver.cas.objectfile import spool_file
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import Remaining
 from pyarchiver.cas.settings import settings_of
-from pyarchiver.cas.storage import Storage, open_storage
+from pyarchiver.cas.storage import PART, Storage, open_storage
 from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import MissingError, StorageError
 from pyarchiver.formats.header import Kind

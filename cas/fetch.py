@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.objects import open_object
 from pyarchiver.cas.profiles import HOUR, Terms, Way
 from pyarchiver.cas.progress import Observer
-from pyarchiver.cas.storage import Storage, Stored
+from pyarchiver.cas.storage import PART, Storage, Stored
 from pyarchiver.cas.thaw import read_all
 from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring, nothing_opens

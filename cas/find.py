@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.plan import runs_of
 from pyarchiver.cas.rows import VersionRow
 from pyarchiver.cas.walk import path_matcher
-from pyarchiver.formats.entry import EntryKind, Node, Run, decode_node
+from pyarchiver.formats.entry import EntryKind, Node, decode_node
 from pyarchiver.formats.header import Kind
 from pyarchiver.formats.names import object_name
 
@@ -72,6 +73,5 @@ def _states(
 
 def _packs(catalogue: Catalogue, node: Node) -> list[str]:
     archive_id = catalogue.keys.archive_id
-    runs = (part for part in node.content if isinstance(part, Run))
-    names = (object_name(archive_id, Kind.PACK, 0, part.object_id) for part in runs)
+    names = (object_name(archive_id, Kind.PACK, 0, run.object_id) for run in runs_of(node))
     return list(dict.fromkeys(names))

@@ -32,7 +32,7 @@ _KINDS = {int(kind): kind for kind in EntryKind}
 _TIME_MIN, _TIME_MAX = 1 - (1 << 63), (1 << 63) - 1
 
 
-class Waiting(NamedTuple):
+class Due(NamedTuple):
     """A path whose entry is due once block `need` is packed; `found` is None where it is gone."""
 
     folder: bytes
@@ -62,7 +62,7 @@ class Ledger:
         self._run = run
         self._file_key = catalogue.keys.file_key
         self._sequence = max(catalogue.last_version(), catalogue.floor[1])
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Due] = deque()
 
     def add(
         self,
@@ -79,11 +79,11 @@ class Ledger:
         for part in content:
             if isinstance(part, Ref) and part.block > need:
                 need = part.block
-        self._waiting.append(Waiting(folder, name, known, found, xattrs, content, link, need))
+        self._waiting.append(Due(folder, name, known, found, xattrs, content, link, need))
 
     def gone(self, folder: bytes, name: bytes) -> None:
         """A path that is there no longer."""
-        self._waiting.append(Waiting(folder, name, GONE))
+        self._waiting.append(Due(folder, name, GONE))
 
     @property
     def waiting(self) -> int:
@@ -98,7 +98,7 @@ class Ledger:
             self._release(self._waiting.popleft(), entries, batch)
         return entries, batch
 
-    def _release(self, due: Waiting, entries: list[bytes], batch: Batch) -> None:
+    def _release(self, due: Due, entries: list[bytes], batch: Batch) -> None:
         folder, name, known = due[:3]
         fields = encode_node(self._node(due))
         if not known.version or self._catalogue.fields(known.version) != fields:
@@ -113,7 +113,7 @@ class Ledger:
             entries.append(entry)
         batch.paths.append((folder, name, known))
 
-    def _node(self, due: Waiting) -> Node:
+    def _node(self, due: Due) -> Node:
         found, known = due.found, due.known
         if found is None:
             return Node(EntryKind.GONE)

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pyarchiver.cas.durable import sync_folder
 from pyarchiver.cas.pace import Pace
 from pyarchiver.cas.pagecache import forget
-from pyarchiver.cas.storage import Checksums, Stored
+from pyarchiver.cas.storage import PART, PROBE, Checksums, Stored
 from pyarchiver.formats.errors import MissingError, SettingsError, StorageError
 
 
@@ -71,7 +71,7 @@ class LocalStorage:
         """Make the folder, and a file in it."""
         with _storage_errors(f"storage {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".pyarchiver-probe"
+            probe = self.folder / PROBE
             probe.write_bytes(b"")
             probe.unlink()
 
@@ -106,7 +106,7 @@ class LocalStorage:
     def _bring(self, spooled: Path, target: Path) -> None:
         """Copy from elsewhere; the file there goes when its copy is durable under its name."""
         if spooled.exists() or not target.exists():
-            part = target.with_name(f"{target.name}.part")
+            part = target.with_name(target.name + PART)
             with spooled.open("rb") as source, part.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()

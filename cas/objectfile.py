@@ -10,13 +10,12 @@ from pathlib import Path
 from blake3 import blake3
 
 from pyarchiver.cas.durable import sync_folder
+from pyarchiver.cas.storage import PART
 from pyarchiver.formats.aead import Buffer
 from pyarchiver.formats.errors import StorageError
 from pyarchiver.formats.header import Header
 from pyarchiver.formats.names import first_name
 from pyarchiver.formats.sealed import Sealer
-
-PART = ".part"
 
 
 def spool_file(spool: Path, name: str) -> Path:

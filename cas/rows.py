@@ -15,6 +15,8 @@ LOOK_AGAIN = -(1 << 63)
 # A rebuilt catalogue keeps the branches of a forked log apart: the versions of those that are not
 # followed have their sequence less a multiple of this, below all that are.
 BRANCH, BRANCHES_MAX = 1 << 57, 32
+# Stands for the run that is not begun: its state is the tree as it is now.
+NOW = 1 << 61
 
 
 class Known(NamedTuple):

@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from pyarchiver.cas.pace import Pace, PacedFile
 from pyarchiver.cas.profiles import Profile, Way
 from pyarchiver.cas.s3_errors import BROKEN, code_of, s3_errors, status_of
-from pyarchiver.cas.storage import Checksums, Heat, Stored
+from pyarchiver.cas.storage import PROBE, Checksums, Heat, Stored
 from pyarchiver.cas.version import VERSION
 from pyarchiver.formats.errors import SettingsError, StorageError
 from pyarchiver.formats.header import Kind
@@ -34,7 +34,6 @@ from pyarchiver.formats.names import parse_name
 COLD_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ADDRESSING = ("auto", "path", "virtual")
-_PROBE = ".pyarchiver-probe"
 # What a PUT with a condition says where there is such an object.
 _TAKEN = "PreconditionFailed"
 # What one reads in a row is asked for in growing portions: one request for much, little in vain.
@@ -107,14 +106,14 @@ class S3Storage:
         with self._errors():
             try:
                 self._put_new(
-                    self._at(_PROBE) | self._class_of(Kind.PACK), bytes(16), BytesIO(b"probe")
+                    self._at(PROBE) | self._class_of(Kind.PACK), bytes(16), BytesIO(b"probe")
                 )
             except ClientError as error:
                 if code_of(error) in (_TAKEN, "BadDigest", "InvalidDigest"):
                     return
                 raise
             # A server that verifies nothing.
-            self._client.delete_object(**self._at(_PROBE))
+            self._client.delete_object(**self._at(PROBE))
 
     def check(self) -> None:
         """List the first object, if any: the bucket is there and the credentials are good."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from pyarchiver.cas.catalogue import Catalogue
-from pyarchiver.cas.rows import VersionRow, join, split
+from pyarchiver.cas.rows import NOW, VersionRow, join, split
 from pyarchiver.cas.walk import path_matcher
 from pyarchiver.formats.entry import EntryKind
 
@@ -22,7 +22,7 @@ class Selection:
         self._catalogue = catalogue
         self.run = snapshot
         if exact and snapshot is None:
-            self.run = 1 << 61
+            self.run = NOW
         elif snapshot is not None:
             catalogue.check_snapshot(snapshot)
         self._matchers = [(path, _matcher(path)) for path in paths]

@@ -23,7 +23,7 @@ from pyarchiver.cas.pace import Pace
 from pyarchiver.cas.profiles import Profile, Way
 from pyarchiver.cas.sftp_client import Client, Download, Refused
 from pyarchiver.cas.sftp_login import Login, valid_host
-from pyarchiver.cas.storage import Checksums, Heat, Stored
+from pyarchiver.cas.storage import PART, PROBE, Checksums, Heat, Stored
 from pyarchiver.formats.errors import (
     ColdError,
     MissingError,
@@ -34,8 +34,6 @@ from pyarchiver.formats.errors import (
 )
 
 PASSWORD_VARIABLE = "PYARCHIVER_SFTP_PASSWORD"
-_PART = ".part"
-_PROBE = ".pyarchiver-probe"
 _MISSING, _DENIED, _FAILURE, _UNSUPPORTED = 2, 3, 4, 8
 # SSH_FX_NO_SPACE_ON_FILESYSTEM and SSH_FX_QUOTA_EXCEEDED, of later versions of the protocol.
 _FULL = {14, 15}
@@ -76,7 +74,7 @@ class SftpStorage:
                     if error.code != _MISSING:
                         raise
                     session.mkdir(path)
-            probe = self._path(_PROBE)
+            probe = self._path(PROBE)
             session.close_handle(session.open_write(probe, new=False))
             session.remove(probe)
 
@@ -114,7 +112,7 @@ class SftpStorage:
             return None
 
     def _put_and_rename(self, name: str, spooled: Path, size: int) -> None:
-        part, path = self._path(name + _PART), self._path(name)
+        part, path = self._path(name + PART), self._path(name)
         with self._errors(f"object {name}") as session:
             handle = session.open_write(part, new=False)
             self._pour(session, name, handle, spooled, size)
@@ -156,7 +154,7 @@ class SftpStorage:
     def delete(self, name: str) -> None:
         """Remove the file, and what an unfinished put left."""
         with self._errors(f"object {name}") as session:
-            for path in (self._path(name), self._path(name + _PART))[: 1 + self.atomic]:
+            for path in (self._path(name), self._path(name + PART))[: 1 + self.atomic]:
                 try:
                     session.remove(path)
                 except Refused as error:

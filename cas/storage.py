@@ -15,6 +15,11 @@ from pyarchiver.cas.pace import Pace
 from pyarchiver.cas.settings import FORMS, Settings
 from pyarchiver.formats.errors import SettingsError
 
+PART = ".part"
+"""Ends the name of what is not whole yet, in a spool or in a storage that can rename."""
+PROBE = ".pyarchiver-probe"
+"""Written and removed to see whether a storage takes anything."""
+
 
 class Heat(StrEnum):
     """Whether an object can be read now."""

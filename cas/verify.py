@@ -21,11 +21,10 @@ from blake3 import blake3
 
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.clock import SystemClock
-from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import STAGED, STORED, UNREAD, Expected
 from pyarchiver.cas.settings import settings_of
-from pyarchiver.cas.storage import Heat, Storage, Stored
+from pyarchiver.cas.storage import PART, Heat, Storage, Stored
 from pyarchiver.cas.survey import old_copy, refuse_none
 from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import (

@@ -9,6 +9,7 @@ from pyarchiver.cas.rows import (
     BRANCH,
     BRANCHES_MAX,
     LOOK_AGAIN,
+    NOW,
     Batch,
     Known,
     VersionRow,
@@ -127,7 +128,7 @@ class Versions(Database):
             values: tuple[int, ...] = (int(EntryKind.GONE),)
         else:
             newest = "SELECT max(id) FROM versions WHERE id > 0 AND run <= ?2 GROUP BY folder, name"
-            values = int(EntryKind.GONE), 1 << 61 if run is None else run
+            values = int(EntryKind.GONE), NOW if run is None else run
         condition = f"v.id IN ({newest}) AND v.kind != ?1 ORDER BY f.path, v.name"
         return self._versions(condition, *values)
 
@@ -167,7 +168,7 @@ class Versions(Database):
             "INSERT INTO held SELECT f.path, v.name, v.id, v.kind"
             " FROM versions v JOIN folders f ON f.id = v.folder"
             f" WHERE v.id IN ({newest}) AND v.kind != ?2",
-            (1 << 61 if run is None else run, int(EntryKind.GONE)),
+            (NOW if run is None else run, int(EntryKind.GONE)),
         )
 
     def held(self, folder: bytes) -> dict[bytes, tuple[int, int]]:

@@ -14,7 +14,7 @@ from helpers_disk import disk, fill, free, init, password, remount
 from pyarchiver.cas import packer
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.local import LocalStorage
-from pyarchiver.cas.objectfile import PART
+from pyarchiver.cas.storage import PART
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
 

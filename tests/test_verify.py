@@ -18,10 +18,9 @@ from pyarchiver.cas import verify as verifying
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.local import LocalStorage
-from pyarchiver.cas.objectfile import PART
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.rows import DELETED, STAGED, ThawRow
-from pyarchiver.cas.storage import Checksums, Heat, Stored
+from pyarchiver.cas.storage import PART, Checksums, Heat, Stored
 from pyarchiver.cas.verify import VerifyResult, verify
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
