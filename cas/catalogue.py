@@ -36,6 +36,7 @@ class Catalogue(Inventory):
 
     # Slots that are still being derived from the password, while the first files are read.
     _deriving: Future[tuple[Slot, ...]] | None = None
+    _on_slots: Callable[[], None] | None = None
 
     @classmethod
     def create(
@@ -44,8 +45,13 @@ class Catalogue(Inventory):
         keys: WriteKeys,
         slots: tuple[Slot, ...] | Future[tuple[Slot, ...]],
         settings: dict[str, str],
+        on_slots: Callable[[], None] | None = None,
     ) -> Catalogue:
-        """The .archive of a new archive; see `make`. One that is `unfinished` is replaced."""
+        """The .archive of a new archive; see `make`. One that is `unfinished` is replaced.
+
+        `on_slots` is called once the slots that were still being derived are durable in it. Where
+        it fails there is no .archive any more: nothing can have been sent before.
+        """
         values = {
             "archive_id": keys.archive_id,
             "archive_key": keys.archive_key,
@@ -54,7 +60,7 @@ class Catalogue(Inventory):
         }
         if isinstance(slots, Future):
             made = cls.make(path, values, replaces=cls.unfinished)
-            made._deriving = slots
+            made._deriving, made._on_slots = slots, on_slots
         else:
             values["slots"] = wire.pack(slots)
             made = cls.make(path, values, replaces=cls.unfinished)
@@ -162,6 +168,12 @@ class Catalogue(Inventory):
     def _keep_slots(self, slots: tuple[Slot, ...]) -> None:
         self.configure(slots=wire.pack(slots))
         self._deriving = None
+        try:
+            if self._on_slots:
+                self._on_slots()
+        except Exception:
+            self.discard()
+            raise
 
     @property
     def settings(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pyarchiver.cas.catalogue import SUFFIX, Catalogue
@@ -57,17 +58,15 @@ def create(
 ) -> tuple[Catalogue, str]:
     """A new .archive, open for writing, and its recovery code, which nothing else keeps.
 
-    `announce` is given the code before the .archive is there, so that none exists whose code
-    could not be shown. The password's key takes a second of one core to derive, as it should:
-    the caller may read and compress meanwhile.
+    The password's key takes a second of one core to derive, as it should: the caller may read and
+    compress meanwhile. `announce` is given the code as soon as it opens what is durable in the
+    .archive, at the latest when that is closed; where it fails there is none any more.
     """
     with closing(open_storage(settings)) as storage:
         storage.prepare()
     secret = os.urandom(recovery.SECRET_SIZE)
     own = keys.new_keys()
     code = recovery.encode(secret)
-    if announce:
-        announce(code)
 
     def derive() -> tuple[keys.Slot, ...]:
         return keys.password_slot(own, password), keys.recovery_slot(own, secret)
@@ -75,4 +74,5 @@ def create(
     pool = ThreadPoolExecutor(1, "keys")
     slots = pool.submit(derive)
     pool.shutdown(wait=False)
-    return Catalogue.create(archive, own.writer(), slots, settings.values()), code
+    told = partial(announce, code) if announce else None
+    return Catalogue.create(archive, own.writer(), slots, settings.values(), told), code

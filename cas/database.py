@@ -83,7 +83,7 @@ class Database:
             if path.exists() and not replaces(path):
                 raise CatalogueError(f"{path} is already there: pyarchiver resume continues it")
             # A log left by a killed process would be replayed into the new file.
-            for old in (path, _beside(path, "-wal"), _beside(path, "-shm"), new):
+            for old in (*_files(path), new):
                 old.unlink(missing_ok=True)
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             connection = _connect(new, "rw")
@@ -133,6 +133,11 @@ class Database:
             if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError | OSError):
                 raise CatalogueError(f"{path} is damaged or cannot be read: {error}") from None
             raise
+
+    def discard(self) -> None:
+        """Remove the file; what is open of it can still be used, and leads nowhere."""
+        for file in _files(self.path):
+            file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; it is then one file that can be copied."""
@@ -224,6 +229,10 @@ def _real(path: Path) -> Path:
 
 def _beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    return path, _beside(path, "-wal"), _beside(path, "-shm")
 
 
 def _cannot_write(error: sqlite3.DatabaseError) -> CatalogueError:

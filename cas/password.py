@@ -24,12 +24,16 @@ def change_recovery_code(
 ) -> str:
     """Commit a slot of a new recovery code, which nothing keeps, and return the code.
 
-    `announce` is given it before it counts, so that none counts that could not be shown.
+    `announce` is given it once it counts; where that fails, the one before counts again.
     """
-    secret = os.urandom(recovery.SECRET_SIZE)
+    secret, before = os.urandom(recovery.SECRET_SIZE), catalogue.slots
     code = recovery.encode(secret)
-    announce(code)
     _replace(catalogue, keys.recovery_slot(own, secret))
+    try:
+        announce(code)
+    except Exception:
+        catalogue.set_slots(before)
+        raise
     return code
 
 

@@ -162,9 +162,14 @@ class Console:
 
     def secret(self, *lines: str) -> None:
         """Print what must be seen once, however quiet; with --json on stderr."""
+        if self._progress:
+            # It is drawn on stderr: a line on stdout would begin in its midst.
+            self._progress.stop()
         for line in lines:
             click.echo(line, err=self._json)
         (sys.stderr if self._json else sys.stdout).flush()
+        if self._progress:
+            self._progress.start()
 
     def recovery_code(self, code: str) -> None:
         """Show the recovery code of a new archive, the only time that it can be."""

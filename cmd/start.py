@@ -21,7 +21,8 @@ def command(console: Console, ini: Path, password_file: Path | None, weak_passwo
     """Make a new archive from INI, and archive its source.
 
     Makes NAME.archive beside INI, which is then no longer needed. Prints the recovery code, once:
-    it opens the archive if the password is lost.
+    it opens the archive if the password is lost. A weak password is refused at the prompt, unless
+    with --weak-password; one from a file or the environment is taken, with a warning.
     """
     from pyarchiver.cas import create
     from pyarchiver.cas.ini import read_ini

@@ -155,6 +155,9 @@ def test_a_whole_life_on_a_terminal(home: Path) -> None:
     assert "\x1b[" in started.output
     assert "archiving" in started.output
     (code,) = CODE.findall(started.output)
+    # While progress is drawn: at the beginning of a line that was cleared for it.
+    assert re.search(r"(\n|\x1b\[2K)recovery code: ", started.output)
+    assert re.search(r"if the password is lost\r?\n", started.output)
 
     resumed = on_terminal("resume", home / "photos.archive")
     assert resumed.wait() == 0

@@ -121,11 +121,13 @@ def test_full_disk_of_the_archive_file(tmp_path: Path, capsys: Captured, size: s
         ini = init(home, storage=tmp_path / "storage")
         remount(home, f"size={size}")
         assert _start(ini) == Exit.FAILED
-        error = capsys.readouterr().err
+        out, error = capsys.readouterr()
         assert "photos.archive" in error or ".archive" in error
         assert "Traceback" not in error
         assert "unexpected" not in error
         archive = home / "photos.archive"
+        holds = archive.exists() and not Catalogue.unfinished(archive)
+        assert ("recovery code" in out) == holds
         if archive.exists():
             # Reading is possible meanwhile.
             assert run(["status", str(archive), "-q"]) == Exit.DONE

@@ -13,8 +13,10 @@ from helpers_cli import PASSWORD, contents, noise, on_terminal, write
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.database import Database
 from pyarchiver.cmd import secrets
+from pyarchiver.cmd.console import Console
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
+from pyarchiver.cmd.streams import OutputError
 from pyarchiver.formats.errors import CatalogueError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -198,7 +200,7 @@ def test_json(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("more", [[], ["--new-recovery-code"]])
 def test_a_change_that_cannot_be_committed_leaves_the_old_slots(
-    home: Home, monkeypatch: pytest.MonkeyPatch, more: list[str]
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     fired = []
 
@@ -210,7 +212,24 @@ def test_a_change_that_cannot_be_committed_leaves_the_old_slots(
         patch.setattr(Database, "_configure", full)
         assert home.password(*more) == Exit.FAILED
     assert fired
+    assert "recovery code" not in capsys.readouterr().out
     assert home.opens(PASSWORD) == Exit.DONE
+
+
+def test_a_code_that_cannot_be_shown_leaves_the_old_one(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+
+    def lost(_: Console, code: str) -> None:
+        shown.append(code)
+        assert home.opens(code, "--recovery-code") == Exit.DONE
+        raise OutputError("cannot write the result")
+
+    monkeypatch.setattr(Console, "recovery_code", lost)
+    assert home.password("--new-recovery-code") == Exit.FAILED
+    assert home.opens(shown[0], "--recovery-code") == Exit.FAILED
+    assert home.opens(home.code, "--recovery-code") == Exit.DONE
 
 
 def test_a_run_under_way_or_a_deleted_archive_refuses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from helpers_cli import PASSWORD, differences, environment, make_tree, noise, wr
 from helpers_disk import init, password
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import STORED
+from pyarchiver.cas.unlock import unlock
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
+from pyarchiver.formats import recovery
 
 __all__ = ["password"]
 pytestmark = [
@@ -90,6 +93,8 @@ def _assert_complete(home: Path) -> None:
 
 PHASES = [
     "cas.create:create",
+    "cas.catalogue:Catalogue.create",
+    "cas.catalogue:Catalogue._keep_slots",
     "cas.walk:Walker.folders",
     "cas.intake:Intake.read",
     "cas.packer:Packer._place",
@@ -106,7 +111,17 @@ def test_ctrl_c_during_a_start(home: Path, place: str) -> None:
     code, said = started.end()
     assert code == Exit.INTERRUPTED
     assert "interrupted: what was done is kept, run again to go on" in said
+    _assert_code_opens(home, said)
     _assert_complete(home)
+
+
+def _assert_code_opens(home: Path, said: str) -> None:
+    """A code was shown where there is an .archive that holds anything, and it opens that."""
+    archive, shown = home / "photos.archive", re.findall(r"recovery code: ([0-9A-Z-]+)", said)
+    assert len(shown) == int(archive.exists() and not Catalogue.unfinished(archive))
+    for code in shown:
+        with Catalogue.open(archive, write=False) as catalogue:
+            unlock(catalogue, recovery.decode(code))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
