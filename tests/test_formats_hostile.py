@@ -485,6 +485,17 @@ def test_entries_record_of_nothing_but_tiny_values_is_bounded(value: bytes) -> N
         all_entries(body)
 
 
+@pytest.mark.parametrize("value", [b"\x80", b"\x90", b"\x91\x90", b"\xa1\xff", b"\x81\xa1x\1"])
+def test_one_entry_of_nothing_but_tiny_values_is_bounded(value: bytes) -> None:
+    """What they take as Python's values: some 75 bytes for each, hence 300 MB for 4 MiB."""
+    count = (RECORD_MAX // 16) // len(value)
+    entry = b"\x95\xc4\1p\1\1\x81\xa4kind\4\xdd" + struct.pack(">I", count) + value * count
+    body = compressor(3, RECORD_MAX).compress(entry)
+    assert len(body) < 250
+    with memory_below(90 * len(entry)):
+        assert len(entries_in(memoryview(body))) == 1
+
+
 def test_part_larger_than_a_part_may_be_is_refused() -> None:
     """64 parts of 1 MiB bound an entry; pieces of any size would make it 256 MiB."""
     body = wire.pack([0, 2, bytes(2 * MIB)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -231,3 +232,19 @@ def test_a_pack_of_a_stranger_ends_no_recovery(place: Place, logs: str) -> None:
         for path in place.objects("m"):
             path.unlink()
     assert recovered(place, PASSWORD) > 8
+
+
+@pytest.mark.parametrize("depth", [500, 520, 1000])
+def test_slots_that_are_nested_deeply_end_nothing(place: Place, depth: int) -> None:
+    """Deeper than what the packer takes, and not deeper than what the unpacker does."""
+    nested = b"\x81\xa1x" + b"\x91" * depth + b"\x90"
+    header = foreign({**slot(), "x": 77}).raw
+    fields = header[12:-1212].replace(b"\xa1x\x4d", nested[1:])
+    sealed = header[-1212:-12]
+    size = 12 + len(fields) + 1212
+    raw = header[:8] + struct.pack("<I", len(fields)) + fields + sealed
+    raw += struct.pack("<I", size) + header[-8:]
+    (place.storage / first_in(place, 1)[0]).write_bytes(raw)
+    observer = decrypted(place, PASSWORD)
+    assert contents(place.work / "out").items() >= contents(place.source).items()
+    assert any("0000" in told for told in (*observer.notices, *observer.problems))
