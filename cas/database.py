@@ -236,6 +236,10 @@ def _files(path: Path) -> tuple[Path, ...]:
 
 
 def _cannot_write(error: sqlite3.DatabaseError) -> CatalogueError:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+        return CatalogueError(
+            f"cannot write to the .archive: {error}; it and its folder must be writable, run again"
+        )
     return CatalogueError(
         f"cannot write to the .archive: {error}; free space or mend it, run again"
     )

@@ -89,10 +89,14 @@ def find_archive(storage: Storage, keyring: Keyring, only: str = "") -> Listing:
     found: dict[str, Listing] = {}
     for stored in storage.list():
         name = parse_name(stored.name)
-        if name and name.kind != Kind.KIT and only in ("", name.tag):
+        if name and name.kind != Kind.KIT:
             found.setdefault(name.tag, Listing()).add(stored, name)
     if not found:
         raise StorageError("no object of pyarchiver is there")
+    if only:
+        if only not in found:
+            raise StorageError(f"no object of {only} is there, but of {', '.join(sorted(found))}")
+        found = {only: found[only]}
     opened, locked = _opened(storage, keyring, found)
     if not opened and keyring.try_rest():
         opened, locked = _opened(storage, keyring, found)

@@ -36,11 +36,13 @@ class Request:
 class RestoreResult:
     """What a restore did: files by what became of them, bytes written, objects read.
 
+    `symlinks`: symbolic links among those restored.
     `waiting`: objects that are cold still, `waiting_size` their bytes, `ready` when about the first
     of them can be read, in seconds since 1970, None where nothing is known.
     """
 
     restored: int = 0
+    symlinks: int = 0
     kept: int = 0
     differing: int = 0
     failed: int = 0
@@ -81,7 +83,7 @@ def plan(catalogue: Catalogue, request: Request, observer: Observer) -> PlanResu
     try:
         job.run(None)
         return PlanResult(
-            job.plan.files,
+            job.files,
             job.plan.size,
             job.plan.needed(),
             job.result.failed,
@@ -89,6 +91,11 @@ def plan(catalogue: Catalogue, request: Request, observer: Observer) -> PlanResu
         )
     finally:
         job.plan.close()
+
+
+def unmatched(text: str) -> str:
+    """What to say of a path or pattern that selects nothing."""
+    return f"nothing in the archive matches {text}: paths begin inside the source"
 
 
 class Planner:
@@ -120,8 +127,13 @@ class Planner:
             elif selected:
                 self._state(path, row)
         for text in sorted(selection.unmatched):
-            self._observer.problem(f"nothing in the archive matches {text}")
+            self._observer.problem(unmatched(text))
         self.plan.index_pieces()
+
+    @property
+    def files(self) -> int:
+        """Names of files to be written, several of one file included."""
+        return self.plan.files + len(self.hardlinks)
 
     def _state(self, path: bytes, row: VersionRow) -> None:
         try:

@@ -26,7 +26,7 @@ from pyarchiver.cas.objects import Chunks, OpenObject, open_object, read_chunks
 from pyarchiver.cas.plan import Needed, Piece, Target
 from pyarchiver.cas.planner import Planner, Request, RestoreResult
 from pyarchiver.cas.progress import Observer, show
-from pyarchiver.cas.storage import Readable
+from pyarchiver.cas.storage import Readable, reason
 from pyarchiver.cas.thaw import Thawing
 from pyarchiver.cas.tree import PathError, Tree, part_name
 from pyarchiver.formats.entry import Node, decode_node
@@ -116,7 +116,7 @@ class _Writer:
         needed = self._plan.needed()
         if approve:
             approve(needed)
-        self._observer.begin("restoring", self._plan.files, self._plan.size)
+        self._observer.begin("restoring", self._planned.files, self._plan.size)
         for target in self._plan.without_pieces():
             with self._reporting(target.path):
                 self._write_empty(target)
@@ -146,7 +146,7 @@ class _Writer:
             try:
                 self._object(needed)
             except ColdError as error:
-                self._fail_object(needed, f"{needed.row.name}: {error}")
+                self._fail_object(needed, f"{needed.row.name}: {reason(needed.row.name, error)}")
 
     def _as_they_thaw(self, thawing: Thawing[Needed], needed: list[Needed]) -> None:
         thawing.add(needed)
@@ -165,7 +165,7 @@ class _Writer:
             self._fail_object(needed, f"missing {name}")
             return
         except (StorageError, FormatError) as error:
-            self._fail_object(needed, f"{name}: {error}")
+            self._fail_object(needed, f"{name}: {reason(name, error)}")
             return
         for notice in found.notices:
             self._observer.notice(f"object {name}: {notice}")
@@ -307,6 +307,7 @@ class _Writer:
             self._report_refused(path, self._tree.make_symlink(path, node, found is not None))
             self._planned.good(path, node)
             self._result.restored += 1
+            self._result.symlinks += 1
 
     def _hardlink(self, path: bytes, leader: bytes) -> None:
         with self._reporting(path):

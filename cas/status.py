@@ -83,14 +83,19 @@ class Status:
     thaws: list[ThawStatus] = field(default_factory=list)
 
     @property
-    def deduplication(self) -> float:
-        """Bytes archived for each byte of distinct chunks."""
-        return self.versions_size / self.chunks_size if self.chunks_size else 1.0
+    def deduplication(self) -> float | None:
+        """Bytes archived for each byte of distinct chunks.
+
+        None where nobody knows: without any, or while the files of a run are not complete.
+        """
+        if not self.chunks_size or self.interrupted:
+            return None
+        return self.versions_size / self.chunks_size
 
     @property
-    def compression(self) -> float:
-        """Bytes of distinct chunks for each byte stored."""
-        return self.chunks_size / self.stored if self.stored else 1.0
+    def compression(self) -> float | None:
+        """Bytes of distinct chunks for each byte stored; None without any."""
+        return self.chunks_size / self.stored if self.chunks_size and self.stored else None
 
 
 def status(catalogue: Catalogue) -> Status:

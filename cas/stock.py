@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pyarchiver.cas.folder import ObjectFolder
 from pyarchiver.cas.objects import OpenObject, open_object, read_about
 from pyarchiver.cas.progress import Observer
+from pyarchiver.cas.storage import reason
 from pyarchiver.cas.units import count_text
 from pyarchiver.cas.unlock import Keyring, nothing_opens
 from pyarchiver.formats.errors import (
@@ -23,7 +24,7 @@ from pyarchiver.formats.errors import (
 )
 from pyarchiver.formats.header import Header, Kind
 from pyarchiver.formats.keys import ReadKeys
-from pyarchiver.formats.names import object_name, parse_name
+from pyarchiver.formats.names import object_name, parse_name, tag_of
 from pyarchiver.formats.records import About
 
 
@@ -50,6 +51,11 @@ class Stock:
     packs: dict[str, Found] = field(default_factory=dict)
     log: dict[str, Found] = field(default_factory=dict)
 
+    @property
+    def tag(self) -> str:
+        """What the names of the archive's objects begin with."""
+        return tag_of(self.keys.archive_id)
+
     def newest(self) -> Found:
         """The object that was written last: it has the slots that count."""
         return max((self.log or self.packs).values(), key=_written)
@@ -70,7 +76,7 @@ def take_stock(
         locked = _open_all(folder, locked, keyring, found, observer)
     for file, error in locked.items():
         if error:
-            observer.problem(f"{file}: cannot be opened: {error}")
+            observer.problem(f"{file}: cannot be opened: {reason(file, error)}")
         else:
             observer.notice(f"{file}: of another archive or under another password; skipped")
     if not found:
@@ -84,7 +90,10 @@ def take_stock(
     for stock in found.values():
         if stock is not best:
             objects = count_text(len(stock.packs) + len(stock.log), "object")
-            observer.problem(f"{objects} of another archive with this password: skipped")
+            observer.problem(
+                f"{objects} of another archive with this password: skipped; this is {best.tag}: "
+                f"move what is named {stock.tag}-... into a folder of its own"
+            )
     return best
 
 
@@ -118,7 +127,7 @@ def _open_all(
             locked[file] = error
             continue
         except (FormatError, StorageError) as error:
-            observer.problem(f"{file}: cannot be opened: {error}")
+            observer.problem(f"{file}: cannot be opened: {reason(file, error)}")
             continue
         if opened is None:
             locked[file] = None

@@ -147,6 +147,11 @@ def open_storage(
     return storage
 
 
+def reason(name: str, error: Exception) -> str:
+    """What is wrong with an object, for a message that names it already."""
+    return str(error).removeprefix(f"object {name}: ")
+
+
 def _adapter(settings: Settings) -> Storage:
     """Adapters are imported when they are used: what they stand on takes long to load."""
     match settings.scheme:

@@ -304,10 +304,11 @@ class Thawing(Generic[W]):
             self._look(thaw.needed)
 
     def _tell(self) -> None:
-        count, _, _ = self.waiting()
+        count, _, ready = self.waiting()
         if count != self._told:
             self._told = count
-            self._observer.notice(f"waiting for {count_text(count, 'object')} to thaw")
+            told = count_text(count, "object")
+            self._observer.notice(f"waiting for {told} to thaw{when(ready)}")
 
     def _watch(self, needed: W, ready: float, now: float) -> None:
         """Look again when it should be readable, and overdue ones at the interval of the terms.

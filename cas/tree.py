@@ -31,7 +31,8 @@ from pyarchiver.formats.errors import DestinationError
 _CREATE = (
     os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 )
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FATAL = (*_FULL, errno.EROFS, errno.EIO)
 
 
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -81,7 +82,10 @@ class _Errors:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, OSError):
             if error.errno in _FATAL:
-                raise DestinationError(f"destination {self._folder}: {error.strerror}") from None
+                hint = "; free some, then run again" if error.errno in _FULL else ""
+                raise DestinationError(
+                    f"destination {self._folder}: {error.strerror}{hint}"
+                ) from None
             raise PathError(error.strerror) from None
         if isinstance(error, ValueError):
             raise PathError(f"impossible name or attribute ({error})") from None

@@ -24,7 +24,7 @@ from pyarchiver.cas.clock import SystemClock
 from pyarchiver.cas.progress import Observer
 from pyarchiver.cas.rows import STAGED, STORED, UNREAD, Expected
 from pyarchiver.cas.settings import settings_of
-from pyarchiver.cas.storage import PART, Heat, Storage, Stored
+from pyarchiver.cas.storage import PART, Heat, Storage, Stored, reason
 from pyarchiver.cas.survey import old_copy, refuse_none
 from pyarchiver.cas.units import count_text
 from pyarchiver.formats.errors import (
@@ -208,7 +208,7 @@ class _Verification:
                 self._left_cold(row)
             except StorageError as error:
                 self.result.damaged += 1
-                self._problem(row, f"cannot be read: {error}")
+                self._problem(row, f"cannot be read: {reason(row.name, error)}")
             else:
                 self.result.read += 1
                 self.result.read_size += row.size

@@ -124,12 +124,14 @@ class Versions(Database):
     def listing(self, run: int | None, deleted: bool) -> Iterator[VersionRow]:
         """As `latest` with `deleted`, as `state` otherwise (of now without a `run`); by path."""
         if deleted:
-            newest = "SELECT max(id) FROM versions WHERE kind != ?1 GROUP BY folder, name"
-            values: tuple[int, ...] = (int(EntryKind.GONE),)
+            newest = (
+                "SELECT max(id) FROM versions WHERE kind != ?1 GROUP BY folder, name, kind = ?2"
+            )
+            values = int(EntryKind.GONE), int(EntryKind.FOLDER)
         else:
             newest = "SELECT max(id) FROM versions WHERE id > 0 AND run <= ?2 GROUP BY folder, name"
             values = int(EntryKind.GONE), NOW if run is None else run
-        condition = f"v.id IN ({newest}) AND v.kind != ?1 ORDER BY f.path, v.name"
+        condition = f"v.id IN ({newest}) AND v.kind != ?1 ORDER BY f.path, v.name, v.id"
         return self._versions(condition, *values)
 
     def history(self) -> Iterator[VersionRow]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _REDRAW = 0.1
+# Columns of a terminal, for words beside a bar.
+_BAR_NEEDS = 72
 _LINE_EVERY = 30.0
 _SENDING = "sending"
 _UNITS = {"deleting": "object", "verifying": "object"}
@@ -216,14 +218,21 @@ class Console:
     def _draw_begin(self, size: int | None) -> None:
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         if self._progress is None:
+            terminal = Terminal(stderr=True)
+            # A terminal shows ^C behind the line: on a full one it would begin another.
+            terminal.width -= 4
+            bar = BarColumn(None, table_column=Column(max_width=40))
+            words, counts = "{task.description}", "{task.fields[counts]}"
             self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[counts]}"),
-                TimeRemainingColumn(),
-                console=Terminal(stderr=True),
+                *(
+                    [TextColumn(words), bar, TextColumn(counts), TimeRemainingColumn()]
+                    if terminal.width >= _BAR_NEEDS
+                    else [TextColumn(f"{words} {counts}")]
+                ),
+                console=terminal,
                 refresh_per_second=4,
                 transient=True,
                 # Read by packs, and as fast as those are sent: the average of a while foretells.

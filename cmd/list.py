@@ -34,6 +34,7 @@ def command(
     """
     from pyarchiver.cas.catalogue import Catalogue
     from pyarchiver.cas.listing import listing
+    from pyarchiver.cas.planner import unmatched
     from pyarchiver.cas.progress import show
     from pyarchiver.cas.select import Selection
     from pyarchiver.cmd.listing import long_text, node_fields, path_fields
@@ -51,5 +52,5 @@ def command(
             for row in listing(catalogue, selection, deleted=deleted)
         )
     for text in sorted(selection.unmatched):
-        console.problem(f"nothing in the archive matches {text}")
+        console.problem(unmatched(text))
     return console.result({"archive": str(archive), "snapshot": snapshot, "paths": listed})

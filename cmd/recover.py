@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def _expected(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, bytes] | None:
-    """Snapshot and head, as a run prints them or joined by a colon."""
+    """Snapshot and head, as a run prints them, or in words."""
     if value is None:
         return None
     match = re.fullmatch(r"(?:snapshot )?(\d{1,9})(?::|, head )([0-9a-fA-F]{64})", value.strip())
@@ -95,5 +95,5 @@ def _report(console: Console, archive: Path, result: RecoverResult) -> int:
         f"{archive}: {count_text(result.files, 'file')}, {size_text(result.files_size)}, "
         f"in {count_text(result.objects, 'object')}",
         f"read {count_text(result.fetched, 'object')}, {size_text(result.size)}",
-        f"snapshot {result.snapshot}, head {result.head}",
+        f"snapshot {result.snapshot}:{result.head}",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -89,10 +89,11 @@ def report(console: Console, dest: Path, result: RestoreResult) -> int:
     """Print what a restore did."""
     rate = size_text(int(result.written / console.elapsed()))
     kept = f"; {count_text(result.kept, 'was', 'were')} there already" if result.kept else ""
+    links = f" and {count_text(result.symlinks, 'symbolic link')}" if result.symlinks else ""
     return console.result(
         {"destination": str(dest), **asdict(result)},
-        f"{dest}: restored {count_text(result.restored, 'file')}, {size_text(result.written)} "
-        f"({rate}/s){kept}",
+        f"{dest}: restored {count_text(result.restored - result.symlinks, 'file')}{links}, "
+        f"{size_text(result.written)} ({rate}/s){kept}",
         f"read {size_text(result.read)} from {count_text(result.objects, 'object')}",
         *waiting_lines(result.waiting, result.waiting_size, result.ready),
         waiting=result.waiting > 0,
@@ -111,10 +112,12 @@ def waiting_lines(count: int, size: int, ready: float | None) -> list[str]:
 
 
 def _report_plan(console: Console, result: PlanResult, takes: Estimate) -> int:
-    objects = [
-        {"name": need.row.name, "size": need.row.size, "read": need.read, "wanted": need.wanted}
+    objects: list[dict[str, Any]] = [
+        # Headers are read apart from the rest: more may be fetched than there is.
+        {"name": need.row.name, "size": need.row.size, "read": min(need.read, need.row.size),
+         "wanted": need.wanted}
         for need in result.needed
-    ]
+    ]  # fmt: skip
     deleted = (
         f"{size_text(result.deleted)} of it belong to deleted paths, " if result.deleted else ""
     )
@@ -128,10 +131,9 @@ def _report_plan(console: Console, result: PlanResult, takes: Estimate) -> int:
         f"would write {count_text(result.files, 'file')}, {size_text(result.size)}",
         *([f"{deleted}{size_text(result.deleted_shared)} of that are also elsewhere"]
           if deleted else []),
-        *estimate_lines(takes),
-        f"would read {size_text(takes.download)} from {count_text(len(objects), 'object')}:",
-        *(f"  {need.row.name}  {size_text(need.read)} of {size_text(need.row.size)}"
-          for need in result.needed),
+        *(estimate_lines(takes) if objects else []),
+        *(f"  {need['name']}  {size_text(need['read'])} of {size_text(need['size'])}"
+          for need in objects),
         asked=True,
     )  # fmt: skip
 
@@ -143,10 +145,15 @@ def estimate_lines(takes: Estimate) -> list[str]:
     from pyarchiver.cas.cost import money
 
     cost = f"{'about ' if takes.cost else ''}{money(takes.cost, takes.currency)}"
-    thawed = f"would thaw {count_text(takes.thaws, 'object')}, {size_text(takes.thaw_size)}; "
+    thawed = f"would thaw {count_text(takes.thaws, 'object')}, {_each(takes, takes.thaw_size)}; "
+    minutes = 60 * max(1, round(takes.seconds / 60))
     return [
-        f"{thawed if takes.thaws else ''}would download {size_text(takes.download)}: "
-        f"{takes.amplification:.1f} bytes for each that is wanted",
-        f"expected time: {humanize.precisedelta(max(1.0, takes.seconds), minimum_unit='minutes')}"
-        f"; cost: {cost}",
+        f"{thawed if takes.thaws else ''}would download {_each(takes, takes.download)} from "
+        f"{count_text(takes.objects, 'object')}",
+        f"expected time: {humanize.precisedelta(minutes, minimum_unit='minutes')}; cost: {cost}",
     ]
+
+
+def _each(takes: Estimate, size: int) -> str:
+    each = f" ({size / takes.wanted:.2f} bytes for each that is wanted)" if takes.wanted else ""
+    return size_text(size) + each

@@ -48,5 +48,5 @@ def report(console: Console, archive: Path, result: RunResult, **more: str) -> i
         {"archive": str(archive), **asdict(result), **more},
         f"{archive}: {count_text(result.files, 'file')}, {size_text(result.size)}",
         did,
-        f"snapshot {result.snapshot}, head {result.head}",
+        f"snapshot {result.snapshot}:{result.head}",
     )

@@ -48,18 +48,21 @@ def _lines(console: Console, archive: Path, found: Status) -> Iterator[str]:
         }[found.deletion]
     yield from _snapshots(console, found)
     yield f"{size_text(found.versions_size)} in all versions of all files"
-    yield (
-        f"{size_text(found.chunks_size)} in {count_text(found.chunks, 'distinct chunk')}: "
-        f"deduplication {found.deduplication:.2f}"
-    )
-    yield f"{size_text(found.stored)} stored: compression {found.compression:.2f}"
-    yield ""
-    yield from console.table(
-        ("objects", "state", ">number", ">size"),
-        [(row.kind, row.state, f"{row.count:,}", size_text(row.size)) for row in found.objects],
-    )
+    chunks = f"{size_text(found.chunks_size)} in {count_text(found.chunks, 'distinct chunk')}"
+    yield chunks + _ratio("deduplication", found.deduplication)
+    yield f"{size_text(found.stored)} stored" + _ratio("compression", found.compression)
+    if found.objects:
+        yield ""
+        yield from console.table(
+            ("objects", "state", ">number", ">size"),
+            [(row.kind, row.state, f"{row.count:,}", size_text(row.size)) for row in found.objects],
+        )
     yield from _to_do(found)
     yield from _thaws(console, found)
+
+
+def _ratio(name: str, value: float | None) -> str:
+    return "" if value is None else f": {name} {value:.2f}"
 
 
 def _snapshots(console: Console, found: Status) -> Iterator[str]:

@@ -181,7 +181,8 @@ def test_wait_stays(desk: Desk) -> None:
     code, done = desk.restore("--wait")
     assert (code, done["restored"]) == (Exit.DONE, FILES + 2)
     assert desk.clock.slept >= desk.storage.delay
-    assert f"waiting for {len(desk.packs())} objects to thaw" in done["notices"]
+    told = f"waiting for {len(desk.packs())} objects to thaw, the first until about "
+    assert any(notice.startswith(told) for notice in done["notices"])
     desk.check()
     desk.asked_once()
 

@@ -289,7 +289,7 @@ def test_start_archives_and_prints_the_recovery_code_once(
     assert len(codes) == 1
     assert (out.out + out.err).count(codes[0]) == 1
     assert PASSWORD not in out.out + out.err
-    assert "snapshot 1, head " in out.out
+    assert "snapshot 1:" in out.out
     archive = home / "photos.archive"
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
     everything = b"".join(p.read_bytes() for p in home.iterdir() if p.is_file())

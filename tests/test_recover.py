@@ -157,7 +157,7 @@ def test_through_the_commands(
     words = ["recover", str(place.storage), str(place.archive), "--recovery-code"]
     assert run(words) == Exit.DONE
     with Catalogue.open(before, write=False) as catalogue:
-        head = f"snapshot {RUNS}, head {catalogue.head.hash.hex()}"
+        head = f"snapshot {RUNS}:{catalogue.head.hash.hex()}"
     assert head in capsys.readouterr().out
     same(place, before)
     assert sorted(path.name for path in place.work.iterdir() if path.is_dir()) == [
@@ -728,6 +728,9 @@ def test_refusals(
     empty.mkdir()
     assert run(["recover", str(empty), str(place.archive)]) == Exit.FAILED
     assert "no object of pyarchiver" in capsys.readouterr().err
+    assert run([*words, "--only", "zzz"]) == Exit.FAILED
+    tag = place.objects()[0].name.split("-")[0]
+    assert f"no object of zzz is there, but of {tag}" in capsys.readouterr().err
     assert run(["recover", str(place.work / "none"), str(place.archive)]) == Exit.FAILED
     assert not place.archive.exists()
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers_cli import PASSWORD, Place, Sizes, make_tree, on_terminal, small
+from pyarchiver.cas.cost import Estimate
+from pyarchiver.cas.database import Transaction
+from pyarchiver.cas.progress import Quiet
+from pyarchiver.cas.storage import reason
 from pyarchiver.cmd import secrets
 from pyarchiver.cmd.console import Console
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
+from pyarchiver.cmd.restore import estimate_lines
+from pyarchiver.formats.errors import CatalogueError, StorageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 Captured = pytest.CaptureFixture[str]
@@ -148,3 +160,151 @@ def test_an_archive_is_no_object(place: Place, capsys: Captured) -> None:
     said = capsys.readouterr().err
     assert "is a catalogue, not an object: pyarchiver restore" in said
     assert len(said.splitlines()) == 1
+
+
+# Figures
+
+
+def result_of(capsys: Captured, *words: object) -> dict[str, Any]:
+    capsys.readouterr()
+    assert run([*map(str, words), "--json"]) == Exit.DONE
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_plan_reads_no_more_of_an_object_than_there_is(place: Place, capsys: Captured) -> None:
+    plan = result_of(capsys, "restore", place.archive, "out", "--plan")
+    assert plan["objects"]
+    assert all(0 < found["read"] <= found["size"] for found in plan["objects"])
+    run(["restore", str(place.archive), "out", "--plan"])
+    said = capsys.readouterr().out
+    each = plan["estimate"]["download"] / plan["estimate"]["wanted"]
+    assert f"({each:.2f} bytes for each that is wanted) from" in said
+    assert "expected time: 1 minute;" in said
+
+
+def test_each_size_of_a_plan_has_its_own_ratio() -> None:
+    takes = Estimate(2, 24_000_000, 24_900_000, 2, 32_500_000, 48 * 3600 + 2.0, None, "USD")
+    assert estimate_lines(takes) == [
+        "would thaw 2 objects, 32.5 MB (1.35 bytes for each that is wanted); "
+        "would download 24.9 MB (1.04 bytes for each that is wanted) from 2 objects",
+        "expected time: 2 days; cost: not known",
+    ]
+
+
+def test_a_plan_of_nothing(place: Place, capsys: Captured) -> None:
+    assert run(["restore", str(place.archive), "out", "none", "--plan"]) == Exit.PARTIAL
+    said = capsys.readouterr()
+    assert said.out == "would write 0 files, 0 Bytes\n"
+    assert "nothing in the archive matches none: paths begin inside the source" in said.err
+
+
+def test_a_tree_has_one_count_of_files(place: Place, capsys: Captured) -> None:
+    """Names of files; symbolic links apart."""
+    counts = [
+        result_of(capsys, "resume", place.archive)["files"],
+        result_of(capsys, "restore", place.archive, "out", "--plan")["files"],
+    ]
+    assert run(["restore", str(place.archive), "out"]) == Exit.DONE
+    said = capsys.readouterr()
+    counts += [int(re.findall(r"restoring: (\d+) files", said.err)[0])]
+    counts += [int(re.findall(r"restored (\d+) files and 2 symbolic links", said.out)[0])]
+    assert len(set(counts)) == 1, counts
+
+
+class _Interrupted(Quiet):
+    def advance(self, files: int = 0, read: int = 0, stored: int = 0) -> None:
+        if stored:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("phase", ["begin", "advance"])
+def test_the_status_of_a_run_that_is_not_complete(
+    tmp_path: Path, capsys: Captured, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ratio of what is not there."""
+    place, observer = Place(tmp_path), _Interrupted()
+    make_tree(place.source, files=12, size=150_000)
+    if phase == "begin":
+        monkeypatch.setattr(observer, "begin", lambda *_: pytest.fail("interrupted"))
+    with small(Sizes()), pytest.raises((KeyboardInterrupt, pytest.fail.Exception)):
+        place.start(Sizes(), observer)
+    with small(Sizes()):
+        status = result_of(capsys, "status", place.archive)
+        assert status["deduplication"] is None
+        run(["status", str(place.archive)])
+    said = capsys.readouterr().out
+    assert "deduplication" not in said
+    assert ("number" in said) == (phase == "advance")
+    assert status["interrupted"] or phase == "begin"
+
+
+def test_the_former_file_of_a_folder_is_listed(place: Place, capsys: Captured) -> None:
+    """restore gives it back as NAME~N."""
+    (place.source / "empty").unlink()
+    (place.source / "empty").mkdir()
+    place.resume()
+    found = result_of(capsys, "list", place.archive, "empty", "--deleted")["paths"]
+    assert [(row["kind"], row["deleted"]) for row in found] == [("file", True), ("folder", False)]
+
+
+# Terminals
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_progress_fits_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, columns: int
+) -> None:
+    """With room for the ^C that a terminal shows, or it would begin another line."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    console = Console(False, False, False)
+    console.begin("archiving", 12_345, 10**12)
+    console.advance(12_345, 10**9, 10**9)
+    console.close()
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    drawn = [line for line in re.split(r"[\r\n]+", lines) if line]
+    assert max(map(len, drawn)) <= columns - 4
+    assert all(line.startswith("archiving ") for line in drawn)
+    assert ("━" in drawn[-1]) == (columns > 40)
+
+
+def test_the_last_line_of_a_run_fits_a_terminal(place: Place, capsys: Captured) -> None:
+    (place.source / "more").write_bytes(b"more")
+    assert run(["resume", str(place.archive)]) == Exit.DONE
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"snapshot 2:[0-9a-f]{64}", last)
+
+
+# Next steps
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"), [(errno.ENOSPC, "; free some, then run again"), (errno.EIO, "")]
+)
+def test_a_destination_that_is_full(
+    place: Place, capsys: Captured, monkeypatch: pytest.MonkeyPatch, code: int, hint: str
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("os.write", failing)
+    assert run(["restore", str(place.archive), "out"]) == Exit.FAILED
+    assert capsys.readouterr().err.endswith(f"destination out: {os.strerror(code)}{hint}\n")
+
+
+def test_a_catalogue_that_must_not_be_written(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "x").execute("CREATE TABLE t (x)").connection.close()
+    read_only = sqlite3.connect(f"{(tmp_path / 'x').as_uri()}?mode=ro", uri=True)
+    with (
+        closing(read_only),
+        pytest.raises(CatalogueError, match=r"it and its folder must be writable"),
+        Transaction(read_only),
+    ):
+        read_only.execute("INSERT INTO t VALUES (1)")
+
+
+def test_an_object_is_named_once() -> None:
+    assert reason("x", StorageError("object x: Permission denied")) == "Permission denied"
+    assert reason("x", StorageError("the disk is gone")) == "the disk is gone"
