@@ -67,8 +67,9 @@ def test_errors_too_can_be_lost(home: Path) -> None:
 def test_a_recovery_code_that_nobody_saw(home: Path) -> None:
     """There is no archive then."""
     done = shell(">/dev/full", "start", home / "photos.ini")
-    assert (done.returncode, done.stderr) == (1, LOST)
+    assert (done.returncode, done.stderr) == (1, f"pyarchiver: archiving\n{LOST}")
     assert not (home / "photos.archive").exists()
+    assert not list((home / "storage").iterdir())
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2>&1 | true", "| true"])
