@@ -9,6 +9,7 @@ from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import NOW, VersionRow, join, split
 from pyarchiver.cas.walk import path_matcher
 from pyarchiver.formats.entry import EntryKind
+from pyarchiver.formats.errors import SettingsError
 
 _WILD = frozenset("*?[")
 
@@ -82,6 +83,8 @@ def _rename(path: bytes, is_folder: bool, renamed: dict[tuple[bytes, bool], byte
 
 
 def _matcher(text: str) -> Callable[[bytes], bool]:
+    if not text:
+        raise SettingsError("a PATH is empty: leave it out to select everything")
     plain = os.fsencode(text).strip(b"/").removeprefix(b"./")
     if plain in (b"", b"."):
         return lambda path: True

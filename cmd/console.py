@@ -187,7 +187,6 @@ class Console:
     def close(self) -> None:
         """Leave the progress display."""
         if self._progress:
-            self._redraw()
             self._progress.stop()
             self._progress = None
 

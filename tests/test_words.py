@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
 from helpers_cli import PASSWORD, Place, Sizes, make_tree, on_terminal, small
 from pyarchiver.cas.cost import Estimate
@@ -131,7 +132,8 @@ def test_the_prompt_of_a_password_is_interrupted(place: Place) -> None:
     [
         "restore A @", "decrypt S @", "decrypt @ out", "kit A @ --no-code", "recover S @",
         "recover @ new.archive", "resume @", "start @", "init @", "bench @", "settings A @",
-        "restore A out --password-file @", "recover S new.archive --config @",
+        "restore A out @", "thaw A @", "list A @", "restore A out --password-file @",
+        "recover S new.archive --config @",
     ],
 )  # fmt: skip
 def test_an_empty_path_is_no_folder(place: Place, capsys: Captured, words: str) -> None:
@@ -260,6 +262,7 @@ def test_progress_fits_a_terminal(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     console = Console(False, False, False)
+    monkeypatch.setattr("pyarchiver.cmd.console._REDRAW", -1)
     console.begin("archiving", 12_345, 10**12)
     console.advance(12_345, 10**9, 10**9)
     console.close()
@@ -268,6 +271,25 @@ def test_progress_fits_a_terminal(
     assert max(map(len, drawn)) <= columns - 4
     assert all(line.startswith("archiving ") for line in drawn)
     assert ("━" in drawn[-1]) == (columns > 40)
+
+
+def test_an_interrupt_while_a_phase_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """The display is left all the same: no bar stays above what is said then."""
+
+    def interrupted(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    console = Console(False, False, False)
+    console.begin("planning", None, None)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Progress, "refresh", interrupted)
+        console.begin("archiving", 12_345, 10**12)
+    console.close()
+    assert capsys.readouterr().err.endswith("\x1b[1A\x1b[2K")
 
 
 def test_the_last_line_of_a_run_fits_a_terminal(place: Place, capsys: Captured) -> None:
