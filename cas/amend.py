@@ -44,7 +44,7 @@ def amend(catalogue: Catalogue, ini: Path, observer: Observer) -> Changes:
     """
     catalogue.refuse_deleted()
     before = _values(catalogue)
-    new = _with_credentials(read_ini(ini), before)
+    new = _with_kept(read_ini(ini), before)
     changes = _differences(before, new)
     for name in FIXED.keys() & changes.keys():
         was, wanted = changes[name]
@@ -73,10 +73,12 @@ def _values(catalogue: Catalogue) -> dict[str, str]:
         return catalogue.settings
 
 
-def _with_credentials(new: Settings, before: dict[str, str]) -> Settings:
+def _with_kept(new: Settings, before: dict[str, str]) -> Settings:
     """Settings in which what is not shown is what it was."""
     values = new.values()
     kept = {name: before.get(name, "") for name in CREDENTIALS if values.get(name) == KEPT}
+    if new.source.name == KEPT:
+        kept["source"] = before["source"]
     return parse({**values, **kept}, Path("/"))
 
 

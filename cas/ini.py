@@ -23,7 +23,7 @@ from pyarchiver.cas.units import size_text
 from pyarchiver.formats.errors import SettingsError
 
 KEPT = "(as kept in the .archive)"
-"""Stands for a credential, which is not shown."""
+"""Stands for a credential, which is not shown, and for a source that a line cannot hold."""
 # What to give where a line cannot hold a path.
 _INSTEAD = {
     "source": "use a link to it",
@@ -55,18 +55,22 @@ def template(
 
 def _check_line(setting: str, value: str) -> None:
     """Raise SettingsError for a value that a line of an ini file cannot hold."""
+    if wrong := _unfit(value):
+        raise SettingsError(
+            f"setting {setting!r}: {value!r} {wrong}, which an ini file cannot hold: "
+            f"{_INSTEAD[setting]}"
+        )
+
+
+def _unfit(value: str) -> str:
+    """Why a line of an ini file cannot hold a value; empty where it can."""
     if value != value.strip():
-        wrong = "begins or ends with white space"
-    elif "\n" in value or "\r" in value:
-        wrong = "has a line break"
-    elif any("\ud800" <= letter <= "\udfff" for letter in value):
-        wrong = "is not UTF-8"
-    else:
-        return
-    raise SettingsError(
-        f"setting {setting!r}: {value!r} {wrong}, which an ini file cannot hold: "
-        f"{_INSTEAD[setting]}"
-    )
+        return "begins or ends with white space"
+    if "\n" in value or "\r" in value:
+        return "has a line break"
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        return "is not UTF-8"
+    return ""
 
 
 def ini_text(settings: Settings) -> str:
@@ -74,6 +78,8 @@ def ini_text(settings: Settings) -> str:
     values = settings.values()
     values.update({name: size_text(int(values[name])) for name in _SIZES if values[name]})
     values.update({name: KEPT for name in CREDENTIALS if values.get(name)})
+    if _unfit(values["source"]):
+        values["source"] = KEPT
     values["exclude"] = "\n    ".join(settings.exclude)
     return _filled(values) + "\n" + ini_section(settings.profile)
 

@@ -325,3 +325,15 @@ def test_deleted(home: Home) -> None:
     assert run(["delete", str(home.archive), "--yes", "-q"]) == Exit.DONE
     home._capsys.readouterr()
     assert "is deleted" in home.refused(exclude="*.tmp")
+
+
+@pytest.mark.parametrize("odd", ["ends in a space ", "of two\nlines", "not UTF-8: \udcff"])
+def test_a_source_that_an_ini_file_cannot_hold_stays(home: Home, odd: str) -> None:
+    """It came in by a link; another setting can be changed all the same."""
+    source = home.folder / odd
+    source.mkdir()
+    home.source.symlink_to(source)
+    home.start()
+    assert f"source = {KEPT}\n" in home.ini.read_text()
+    assert home.amend(compression="4")["changes"] == {"compression": ["3", "4"]}
+    assert home.values()["source"] == str(source)
