@@ -148,7 +148,9 @@ class Patient(Wrapper):
 
     def _before_pause(self, state: RetryCallState) -> None:
         if self._tell and state.outcome and state.next_action:
-            self._tell(f"{state.outcome.exception()}: again in {state.next_action.sleep:.1f} s")
+            self._tell(
+                f"{state.outcome.exception()}: again in {max(0.1, state.next_action.sleep):.1f} s"
+            )
 
 
 class Limited(Wrapper):

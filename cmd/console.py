@@ -177,7 +177,7 @@ class Console:
         """Show the recovery code of a new archive, the only time that it can be."""
         self.secret(
             f"recovery code: {code}",
-            "keep it on paper, apart from the archive: it opens everything if the password is lost",
+            "keep it on paper, apart from the archive: it opens all if the password is lost",
         )
 
     def elapsed(self) -> float:

@@ -71,5 +71,10 @@ def _ask(name: str, what: str) -> None:
     if not sys.stdin.isatty():
         raise SettingsError("cannot ask for the archive's name without a terminal: use --yes")
     click.echo(what, err=True)
-    if click.prompt(f"type the archive's name, {name}, to delete it", err=True).strip() != name:
+    try:
+        answer = click.prompt(f"type the archive's name, {name}, to delete it", err=True)
+    except click.Abort:
+        click.echo(err=True)  # What is said then does not begin behind the ^C.
+        raise
+    if answer.strip() != name:
         raise ArchiverError(f"that is not {name}: nothing was deleted")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from helpers_cli import PASSWORD, Place, Sizes, make_tree, on_terminal, small
+from helpers_cli import PASSWORD, Place, Sizes, make_tree, small
 from pyarchiver.cas.cost import Estimate
 from pyarchiver.cas.database import Transaction
 from pyarchiver.cas.progress import Quiet
@@ -115,13 +115,23 @@ def test_a_password_file_without_end(place: Place, capsys: Captured) -> None:
     assert "has more than 64 KiB" in capsys.readouterr().err
 
 
-def test_the_prompt_of_a_password_is_interrupted(place: Place) -> None:
-    """Nothing had begun."""
-    asked = on_terminal("restore", place.archive, place.work / "out")
-    asked.expect("password: ")
-    asked.interrupt()
-    assert asked.wait() == Exit.INTERRUPTED
-    assert asked.output.rstrip().endswith("pyarchiver: interrupted")
+@pytest.mark.parametrize("command", ["restore A out", "delete A"])
+def test_a_question_is_interrupted(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Captured, command: str
+) -> None:
+    """Nothing had begun. No real ^C: one between question and read waits for the next key."""
+
+    def interrupted(_: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.delenv(secrets.PASSWORD_VARIABLE)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupted)
+    monkeypatch.setattr("click.termui.hidden_prompt_func", interrupted)
+    words = [str(place.archive) if word == "A" else word for word in command.split()]
+    assert run(words) == Exit.INTERRUPTED
+    assert capsys.readouterr().err.endswith("\npyarchiver: interrupted\n")
+    assert place.objects()
 
 
 # Arguments
