@@ -47,11 +47,11 @@ def _lines(console: Console, archive: Path, found: Status) -> Iterator[str]:
             "deleted": "it is deleted: its objects are gone",
         }[found.deletion]
     yield from _snapshots(console, found)
-    yield f"{size_text(found.versions_size)} in all versions of all files"
-    chunks = f"{size_text(found.chunks_size)} in {count_text(found.chunks, 'distinct chunk')}"
-    yield chunks + _ratio("deduplication", found.deduplication)
-    yield f"{size_text(found.stored)} stored" + _ratio("compression", found.compression)
     if found.objects:
+        yield f"{size_text(found.versions_size)} in all versions of all files"
+        chunks = f"{size_text(found.chunks_size)} in {count_text(found.chunks, 'distinct chunk')}"
+        yield chunks + _ratio("deduplication", found.deduplication)
+        yield f"{size_text(found.stored)} stored" + _ratio("compression", found.compression)
         yield ""
         yield from console.table(
             ("objects", "state", ">number", ">size"),

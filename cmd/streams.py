@@ -61,6 +61,10 @@ def guard() -> None:
 
 def _text(before: TextIO | None, raw: io.FileIO) -> TextIO:
     # Names that the terminal's encoding does not have are shown, not fatal.
+    if os.name == "nt" and raw.isatty() and isinstance(before, io.TextIOWrapper):
+        # A console there takes no bytes.
+        before.reconfigure(errors="backslashreplace")
+        return before
     return io.TextIOWrapper(
         io.BufferedWriter(raw), before.encoding if before else None, "backslashreplace",
         line_buffering=raw.isatty() or raw.fileno() == 2,
