@@ -106,8 +106,9 @@ class Versions(Database):
         path = "CASE f.path WHEN x'' THEN v.name ELSE CAST(f.path || x'2f' || v.name AS BLOB) END"
         found = list(
             self._versions(
-                f"v.id IN ({newest}) AND v.kind != {_FOLDER}"
-                f" AND ({path}) IN (SELECT path FROM folders)"
+                f"v.id IN ({newest}) AND v.kind != {_FOLDER} AND EXISTS (SELECT 1 FROM folders g"
+                f" WHERE g.path = {path} OR (g.path > CAST({path} || x'2f' AS BLOB)"
+                f" AND g.path < CAST({path} || x'30' AS BLOB)))"
             )
         )
         for row in found:

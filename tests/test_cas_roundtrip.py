@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers_cas import (
+    PASSWORD,
     Look,
     Tree,
     World,
@@ -31,6 +32,7 @@ from helpers_cas import (
     said_by,
     tuned,
 )
+from helpers_cli import rescue
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.intake import SPARSE_MIN
 from pyarchiver.cas.local import LocalStorage
@@ -528,6 +530,40 @@ def test_a_folder_known_only_by_what_is_in_it(tmp_path: Path) -> None:
         "y~1/below/deep": noise("deep", 3000),
         "y": noise("y", 3000),
     }
+
+
+def test_a_folder_known_only_by_what_is_deep_in_it(tmp_path: Path) -> None:
+    """Folders that were moved are told of by a manifest alone, a file in them by a later pack."""
+    world = new_world(tmp_path)
+    source = world.source
+    for path in ("x", "for y/a/b/deep", "for x/a/b/deep"):
+        world.write(path, noise(path, 3000))
+    world.resume()
+    (source / "x").unlink()
+    (source / "for x").rename(source / "x")
+    (source / "for y").rename(source / "y")
+    world.resume()
+    world.write("x/a/b/deep", noise("x later", 3000))
+    world.write("y/a/b/deep", noise("y later", 3000))
+    world.resume()
+    shutil.rmtree(source / "y")
+    world.write("y", noise("y", 3000))
+    world.resume()
+    packs = world.some(*world.objects(Kind.PACK))
+    expected = {
+        "x~1": noise("x", 3000),
+        "x/a/b/deep": noise("x later", 3000),
+        "for x/a/b/deep": noise("for x/a/b/deep", 3000),
+        "for y/a/b/deep": noise("for y/a/b/deep", 3000),
+        "y~3/a/b/deep": noise("y later", 3000),
+        "y": noise("y", 3000),
+    }
+    folder, _ = world.decrypt(packs)
+    assert not world.problems
+    assert contents(folder) == expected
+    done = rescue(packs, tmp_path / "rescued", PASSWORD)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "rescued") == expected
 
 
 def test_sparse_files_stay_sparse(tmp_path: Path) -> None:

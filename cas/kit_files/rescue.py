@@ -19,6 +19,7 @@ Written from FORMAT.md; numbers in parentheses are its sections.
 from __future__ import annotations
 
 import base64
+import bisect
 import getpass
 import hashlib
 import os
@@ -630,12 +631,20 @@ class Archive:
     def names(self) -> dict[tuple[bytes, bool], bytes]:
         """Where each path goes. Of a path that was a file and a folder the older gets `~run`."""
         moved: dict[tuple[bytes, bool], bytes] = {}
+        orders = {key: state.order for key, state in self.states.items()}
+        told = sorted((path, order) for (path, _), order in orders.items())
         for path, is_folder in self.states:
-            if is_folder and (path, False) in self.states:
-                older = min((True, False), key=lambda which: self.states[path, which].order)
-                name = path.rpartition(b"/")[2] + b"~%d" % self.states[path, older].order[0]
-                above = path[: len(path) - len(path.rpartition(b"/")[2])]
-                while (above + name, True) in self.states or (above + name, False) in self.states:
+            if not is_folder and (path, True) not in self.states:
+                # Of a folder that was moved, packs may tell only what is in it.
+                first, end = (bisect.bisect_left(told, (path + after,)) for after in (b"/", b"0"))
+                if first < end:
+                    orders[path, True] = max(order for _, order in told[first:end])
+        for path, is_folder in orders:
+            if is_folder and (path, False) in orders:
+                older = min((True, False), key=lambda which: orders[path, which])
+                above, slash, name = path.rpartition(b"/")
+                name += b"~%d" % orders[path, older][0]
+                while any((above + slash + name, kind) in self.states for kind in (True, False)):
                     name += b"~"
                 moved[path, older] = name
 
