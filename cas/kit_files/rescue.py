@@ -634,7 +634,8 @@ class Archive:
         orders = {key: state.order for key, state in self.states.items()}
         told = sorted((path, order) for (path, _), order in orders.items())
         for path, is_folder in self.states:
-            if not is_folder and (path, True) not in self.states:
+            possible = not {b"", b".", b".."} & set(path.split(b"/"))
+            if possible and not is_folder and (path, True) not in self.states:
                 # Of a folder that was moved, packs may tell only what is in it.
                 first, end = (bisect.bisect_left(told, (path + after,)) for after in (b"/", b"0"))
                 if first < end:
