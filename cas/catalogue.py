@@ -253,9 +253,10 @@ class Catalogue(Inventory):
         return int(self._db.execute(query).fetchone()[0])
 
     def add_snapshot(self, done: RunComplete) -> None:
-        """Record a complete run read from a manifest."""
+        """Record a complete run read from a manifest; what was told of it first stays."""
         self._db.execute(
-            "REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
+            "REPLACE INTO runs SELECT ?1, ?2, ?3, ?4, ?5"
+            " WHERE NOT EXISTS (SELECT 1 FROM runs WHERE run = ?1 AND ended IS NOT NULL)",
             (done.run, done.began, done.ended, done.files, done.size),
         )
 

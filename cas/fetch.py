@@ -55,7 +55,7 @@ class Listing:
         return self.packs.get(name) or self.log[name]
 
     def newest(self) -> list[str]:
-        """Names in the log: the newest checkpoint and what came after.
+        """Names in the log: the newest checkpoint, the manifest that it names, and what came after.
 
         All where it forks, or where something is there more than once: which is whole only reading
         shows, and what is not is deleted later.
@@ -67,11 +67,7 @@ class Listing:
         if len(attempts) < len(names) or len(set(numbers)) < len(numbers):
             return names
         base = max((self._number(name, Kind.CHECKPOINT) for name in names), default=0)
-        return [
-            name
-            for name in names
-            if self.parsed[name].number > base or self._number(name, Kind.CHECKPOINT) == base
-        ]
+        return [name for name in names if self.parsed[name].number >= base]
 
     def _number(self, name: str, kind: Kind) -> int:
         """The number of an object of that kind, 0 for others."""

@@ -2,10 +2,12 @@
 
 ::
 
-    newest whole checkpoint -> the manifests after it -> the packs that none of them lists
+    the manifests -> a checkpoint for those that are not there -> the packs that none of them lists
 
-A pack is read through its index where that is whole and front to back where it is not. Whatever
-is found is kept, and what is missing or damaged is reported.
+No manifest names a checkpoint, so that whoever has the keys can make one that leaves out what he
+likes: it never stands before a manifest that is there. A pack is read through its index where that
+is whole and front to back where it is not. Whatever is found is kept, and what is missing or
+damaged is reported.
 """
 
 from __future__ import annotations
@@ -72,10 +74,10 @@ def rebuild(
 class Rebuild:
     """Fills a catalogue from the objects of one archive, within a transaction of the caller.
 
-    `gaps`: some manifest is missing, or not all of it could be read; `covered`: the number of the
-    checkpoint that stands for the manifests up to its own; `run`: the highest seen anywhere;
-    `begun`: when the objects of each run that is followed began to be written, in seconds since
-    1970.
+    `gaps`: some manifest is missing, or not all of it could be read, and no checkpoint stands for
+    it; `covered`: the number of the newest checkpoint that the manifests lead to, which stands for
+    those up to its own; `run`: the highest seen anywhere; `begun`: when the objects of each run
+    that is followed began to be written, in seconds since 1970.
     """
 
     def __init__(
@@ -88,6 +90,9 @@ class Rebuild:
         self._batch, self._batch_bytes = Batch(), 0
         self._branch = 0
         self._settings_from = 0
+        # Ranges of numbers of manifests that are not there; numbers of those that are not whole.
+        self._missing: list[tuple[int, int]] = []
+        self._damaged: set[int] = set()
         self.gaps = False
         self.covered = 0
         self.run = 0
@@ -96,8 +101,9 @@ class Rebuild:
     # The log
 
     def log(self, expected: bytes = b"") -> tuple[Chain, Head]:
-        """Replay checkpoint and manifests; `expected` is a manifest's hash, to choose a branch by.
+        """Replay the log; `expected` is a manifest's hash, to choose a branch by.
 
+        Nothing but manifests leads to that, so that a checkpoint in their place is a problem then.
         Returns the manifests and where the log stands.
         """
         log = list(self._stock.log.values())
@@ -107,19 +113,23 @@ class Rebuild:
                 f"two manifests have number {number}: a fork; both used, one is followed"
             )
         self._observer.begin("reading manifests", len(log), None)
-        head = self._checkpoints([f for f in log if f.header.kind == Kind.CHECKPOINT], chain)
-        self.covered = head.number
+        head = Head()
         for manifest in chain.branch:
-            if manifest.number > self.covered:
-                self._check_link(manifest, head)
-                self._replay(manifest.found, manifest.hash)
-                head = Head(manifest.number, manifest.hash)
+            self._check_link(manifest, head)
+            if self._replay(manifest.found, manifest.hash).damage:
+                self._damaged.add(manifest.number)
+            head = Head(manifest.number, manifest.hash)
         self.flush()
+        found = [f for f in log if f.header.kind == Kind.CHECKPOINT]
+        head = self._checkpoints(found, chain, head)
+        self.flush()
+        self._report_missing(is_problem=bool(expected))
         head = Head(head.number, head.hash, self._catalogue.last_version())
         # Entries of the other branches bear the same numbers: they are kept apart.
         self._branch = 1
         for manifest in chain.others:
-            self._replay(manifest.found, manifest.hash)
+            damage = self._replay(manifest.found, manifest.hash).damage
+            self.gaps = self.gaps or bool(damage)
         self.flush()
         self._branch = 0
         return chain, Head(head.number, head.hash, head.version, self._catalogue.last_object())
@@ -128,21 +138,76 @@ class Rebuild:
         assert found.about is not None
         return Manifest(found, found.about, hash_object(self._folder.raw, found.file))
 
-    def _checkpoints(self, found: list[Found], chain: Chain) -> Head:
-        """Replay checkpoints, the newest first, to the first that is whole: where it stands."""
+    def _check_link(self, manifest: Manifest, head: Head) -> None:
+        """Note manifests that are missing, report others: each names the one before it."""
+        about, before = manifest.about, manifest.number - 1
+        if before != head.number:
+            self._missing.append((head.number + 1, before))
+        elif (about.previous, about.previous_hash) != (head.number, head.hash):
+            self._damaged.add(before)
+            self._observer.problem(
+                f"manifest {before} is not the one that {manifest.number} continues"
+            )
+
+    def _report_missing(self, *, is_problem: bool) -> None:
+        """Say which manifests are missing, and whether the checkpoint stands for them."""
+        stand_in = self._observer.problem if is_problem else self._observer.notice
+        for first, last in self._missing:
+            if first <= self.covered:
+                numbers = _numbers(first, min(last, self.covered))
+                stand_in(f"manifest {numbers} was not read: checkpoint {self.covered} replaces it")
+            if last > self.covered:
+                numbers = _numbers(max(first, self.covered + 1), last)
+                self._observer.problem(
+                    f"manifest {numbers} is missing: what only it says is not restored"
+                )
+        # Their packs are in no manifest then, but for those of which it had the last entries.
+        lost = {*self._damaged, *(last for _, last in self._missing)}
+        self.gaps = max(lost, default=0) > self.covered
+
+    def _checkpoints(self, found: list[Found], chain: Chain, head: Head) -> Head:
+        """Fill up what the manifests up to `head` lack from checkpoints, the newest first.
+
+        Done with the first that is whole and that the manifests lead to; those that are forged are
+        named all the same. Returns where the log stands.
+        """
         groups: dict[tuple[int, bytes], list[Found]] = {}
         for part in found:
             assert part.about is not None
             groups.setdefault((part.number, part.about.previous_hash), []).append(part)
-        for (number, head), parts in sorted(groups.items(), reverse=True):
-            if chain.others and head not in {m.hash for m in chain.branch}:
-                # That of another branch: its manifests say what it says.
+        last = head.number
+        for (number, hash_), parts in sorted(groups.items(), reverse=True):
+            known = _hashes(number, [m for m in chain.branch if m.number not in self._damaged])
+            known |= _named(number, chain.branch)
+            if hash_ not in known:
+                if hash_ in _hashes(number, chain.others) | _named(number, chain.others):
+                    # That of another branch: its manifests say what it says.
+                    continue
+                if known:
+                    self._observer.problem(
+                        f"checkpoint {number} is not of the manifest of that number: left out"
+                    )
+                    continue
+            if self.covered:
                 continue
-            if self._checkpoint(number, parts):
-                return Head(number, head)
-        return Head()
+            fill = number > last or bool(self._missing or self._damaged)
+            if not self._checkpoint(number, parts, fill=fill):
+                if number > last:
+                    self._damaged.add(number)
+                continue
+            if number >= head.number:
+                head = Head(number, hash_)
+            if known:
+                self.covered = number
+                continue
+            self._damaged.add(number)
+            self._observer.problem(
+                f"manifest {number} is missing: nothing shows that checkpoint {number}, which is "
+                "used, tells all and nothing else"
+            )
+        return head
 
-    def _checkpoint(self, number: int, parts: list[Found]) -> bool:
+    def _checkpoint(self, number: int, parts: list[Found], *, fill: bool) -> bool:
         """Whether a checkpoint counts: all its parts are there, each once and whole."""
         last = -1
         seen: set[int] = set()
@@ -150,7 +215,8 @@ class Rebuild:
         for found in sorted(parts, key=_part):
             whole = whole and _part(found) not in seen
             seen.add(_part(found))
-            contents = self._replay(found, hash_object(self._folder.raw, found.file))
+            digest = hash_object(self._folder.raw, found.file)
+            contents = self._replay(found, digest, use=fill)
             whole = whole and not contents.damage
             if any(kind == Type.RUN for kind, _ in contents.records):
                 last = _part(found)
@@ -159,25 +225,17 @@ class Rebuild:
         self._observer.problem(f"checkpoint {number} is incomplete: parts are missing or damaged")
         return False
 
-    def _check_link(self, manifest: Manifest, head: Head) -> None:
-        """Report manifests that are missing or others: each names the one before it."""
-        about = manifest.about
-        if about.previous != head.number:
-            # Its packs are in no manifest then, but for those of which it had the last entries.
-            self.gaps = True
-            missing = f"{head.number + 1} to {about.previous}"
-            if head.number + 1 == about.previous:
-                missing = str(about.previous)
-            self._observer.problem(
-                f"manifest {missing} is missing: what only it says is not restored"
-            )
-        elif about.previous_hash != head.hash:
-            self._observer.problem(
-                f"manifest {about.previous} is not the one that {about.number} continues"
-            )
-
-    def _replay(self, found: Found, blake3: bytes) -> Contents:
+    def _replay(self, found: Found, blake3: bytes, *, use: bool = True) -> Contents:
+        """List an object of the log and, with `use`, take what it says."""
         contents = self._contents(found)
+        if use:
+            self._take(contents, found.number)
+        self._report(found, contents)
+        self._add_object(found, _place(found), blake3, ())
+        self._observer.advance(files=1)
+        return contents
+
+    def _take(self, contents: Contents, number: int) -> None:
         records = contents.records
         try:
             for at, (kind, body) in enumerate(records):
@@ -185,17 +243,12 @@ class Rebuild:
                     self._add_pack(PackInfo.decode(body), records[at + 1 :])
                 elif kind == Type.RUN and not self._branch:
                     self._catalogue.add_snapshot(RunComplete.decode(body))
-                elif kind == Type.SETTINGS and found.number >= self._settings_from:
-                    self._settings_from = found.number
+                elif kind == Type.SETTINGS and number > self._settings_from:
+                    self._settings_from = number
                     self._catalogue.set_settings(Settings.decode(body).values)
         except FormatError as error:
             contents.damage.append(str(error))
         self._add_entries(contents)
-        self._report(found, contents)
-        self.gaps = self.gaps or bool(contents.damage)
-        self._add_object(found, _place(found), blake3, ())
-        self._observer.advance(files=1)
-        return contents
 
     def _add_pack(self, info: PackInfo, following: list[tuple[int, memoryview]]) -> None:
         bodies = []
@@ -307,6 +360,20 @@ def _place(found: Found) -> str:
     parsed = parse_name(found.file)
     is_own = parsed is not None and parsed.object_id == found.header.object_id
     return found.file if is_own else found.name
+
+
+def _hashes(number: int, manifests: list[Manifest]) -> set[bytes]:
+    """The hashes of the manifests of a number."""
+    return {m.hash for m in manifests if m.number == number}
+
+
+def _named(number: int, manifests: list[Manifest]) -> set[bytes]:
+    """The hashes that manifest `number` has as those say that continue it."""
+    return {m.about.previous_hash for m in manifests if m.about.previous == number}
+
+
+def _numbers(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def _part(found: Found) -> int:

@@ -2,11 +2,13 @@
 
 ::
 
-    one listing -> newest checkpoint and later manifests -> fetched beside the new .archive
+    one listing -> newest checkpoint, its manifest and later ones -> fetched beside the new .archive
                 -> replayed (rebuild) -> packs in no manifest: read one by one -> settled
 
-No pack that a manifest lists is read. The new .archive appears under its name when it is complete;
-until then all is in NAME.archive.recovery, where the next call finds what was fetched.
+Where a head is expected all manifests are read, for a checkpoint proves nothing: the keys in a
+stolen .archive make one that hides what it likes. No pack that a manifest lists is read. The new
+.archive appears under its name when it is complete; until then all is in NAME.archive.recovery,
+where the next call finds what was fetched.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from pyarchiver.cas.catalogue import Catalogue
@@ -156,14 +157,16 @@ class _Recovery:
     # The log
 
     def log(self, expected: tuple[int, bytes] | None) -> None:
-        """Replay what should do of the log, and all of it where that does not."""
-        names = self._listing.newest()
+        """Replay what should do of the log, and all of it where that does not.
+
+        A checkpoint proves nothing: where a head is expected, that is all of it.
+        """
+        names = sorted(self._listing.log) if expected else self._listing.newest()
         head = expected[1] if expected else b""
         told = Quiet()
         self._replay(names, head, told)
         first = min((self._listing.parsed[name].number for name in names), default=0)
-        enough = self._job.covered >= first and (not head or head in self._heads())
-        if not enough and len(names) < len(self._listing.log):
+        if self._job.covered < first and len(names) < len(self._listing.log):
             self._observer.notice("the older manifests are needed too")
             told = Quiet()
             self._replay(sorted(self._listing.log), head, told)
@@ -204,23 +207,21 @@ class _Recovery:
                 return self._stock([name], told)
         raise StorageError("no object that can be used is there")
 
-    def _heads(self) -> list[bytes]:
-        """The hashes of the manifests on the branch followed, oldest first."""
-        heads = [manifest.hash for manifest in self._chain.branch]
-        return heads if self._head.hash in heads else [*heads, self._head.hash]
-
     def _check_expected(self, snapshot: int, head: bytes) -> None:
         """Raise ArchiverError unless the log goes on from what is expected."""
         last = self._catalogue.last_snapshot()
         found = f"the log found ends at snapshot {last}, head {self._head.hash.hex()}"
         expected = f"snapshot {snapshot}, head {head.hex()}"
-        if head not in self._heads() or snapshot > last:
+        heads = [manifest.hash for manifest in self._chain.branch]
+        if head not in heads or snapshot > last:
             what = "its newest objects are missing or withheld" if snapshot > last else "it differs"
+            if head == self._head.hash:
+                what = "its manifest is missing, and a checkpoint alone proves nothing"
             raise ArchiverError(f"{found}, and not at or after {expected}: {what}")
-        at = self._heads().index(head)
-        for one, other in pairwise(self._chain.branch[at:]):
-            if other.about.previous_hash != one.hash:
-                raise ArchiverError(f"{found}, and between it and {expected} manifests are missing")
+        later = self._chain.branch[heads.index(head) + 1 :]
+        named = [manifest.about.previous_hash for manifest in later]
+        if [*named, self._head.hash] != heads[-len(named) - 1 :]:
+            raise ArchiverError(f"{found}, and between it and {expected} manifests are missing")
 
     # Packs
 

@@ -67,10 +67,11 @@ def command(
 ) -> int:  # fmt: skip
     """Make a lost .archive anew from what the storage at LOCATION, a URL or a folder, holds.
 
-    Reads the newest checkpoint, the manifests after it, and the packs that no manifest lists; then
-    resume and restore work as before. The next resume reads every file once, and sends only what is
-    not there. Nothing is written to the storage. What is cold is asked for, with exit code 4: run
-    it again, and it goes on.
+    Reads the newest checkpoint, its manifest and those after it, and the packs that no manifest
+    lists; with --expect all manifests, for a checkpoint proves nothing. Then resume and restore
+    work as before. The next resume reads every file once, and sends only what is not there. Nothing
+    is written to the storage. What is cold is asked for, with exit code 4: run it again, and it
+    goes on.
     """
     from pyarchiver.cas.ini import located
     from pyarchiver.cas.recover import Wanted, recover

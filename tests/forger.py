@@ -106,7 +106,9 @@ class Forger:
         )
 
     def manifest(self, records: list[tuple[Type, bytes]]) -> bytes:
-        return self.log_object(Kind.MANIFEST, About(1, 0, bytes(32), number=1), records)
+        settings = (Type.SETTINGS, Settings({"name": "x"}).encode())
+        about = About(1, 0, bytes(32), number=1)
+        return self.log_object(Kind.MANIFEST, about, [*records, settings])
 
     def log_object(
         self, kind: Kind, about: About, records: list[tuple[Type, bytes]], run: int = 1,
@@ -115,11 +117,8 @@ class Forger:
         """A manifest or checkpoint that completes a run; `object_id`: instead of a random one."""
         with patched((headers, "os", _Random(object_id))):
             header, key = self.new_header(kind)
-        closing = [
-            (Type.SETTINGS, Settings({"name": "x"}).encode()),
-            (Type.RUN, RunComplete(run, 1, 2, 3, 4).encode()),
-        ]
-        return self.seal(header, key, records + closing, [], about)[0]
+        done = (Type.RUN, RunComplete(run, 1, 2, 3, 4).encode())
+        return self.seal(header, key, [*records, done], [], about)[0]
 
 
 class _Random:

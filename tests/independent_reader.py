@@ -821,16 +821,31 @@ class Archive:
         )
 
     def replay(self) -> Log:
-        log = Log()
+        """The manifests from the first on; from a checkpoint where those before it are missing."""
+        log = self.follow(Log())
+        manifests = [each for each in self.objects if each.kind == MANIFEST and each.about]
         covered = {
             each.about["number"] for each in self.objects if each.kind == CHECKPOINT and each.about
         }
+        newest = max([*covered, *(each.about["number"] for each in manifests)], default=0)
         for place in sorted(covered, reverse=True):
-            if parts := self.checkpoint(place):
-                log.number, log.head = place, parts[0].about["hash"]
+            parts = self.checkpoint(place)
+            if log.number == newest or place <= log.number or not parts:
+                continue
+            head = parts[0].about["hash"]
+            known = {each.hash for each in manifests if each.about["number"] == place}
+            known |= {each.about["hash"] for each in manifests if each.about["previous"] == place}
+            if head not in known:
+                self.notices.append(f"checkpoint {place}: no manifest that is there leads to it")
+            if head in known or not known:
+                log = Log(place, head)
                 for each in parts:
                     log.add(each)
-                break
+                return self.follow(log)
+        return log
+
+    def follow(self, log: Log) -> Log:
+        """Add the manifests that follow."""
         while found := self.of(MANIFEST, log.number + 1):
             right = [
                 each

@@ -17,9 +17,14 @@ import pytest
 from blake3 import blake3
 
 import independent_reader as second
+from forger import Forger
 from helpers_cli import OLD, PASSWORD, differences, make_tree, noise, run_program, words, write
 from helpers_formats import Json
 from independent_reader import Archive, Entry, Object, Ring, restore
+from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.unlock import unlock
+from pyarchiver.formats.header import Kind
+from pyarchiver.formats.records import About
 
 FOLDER = Path(__file__).parent / "vectors"
 VECTORS: Json = json.loads((FOLDER / "vectors.json").read_text(encoding="ascii"))
@@ -234,6 +239,22 @@ def test_a_checkpoint_stands_for_the_log_before_it(home: Path, tmp_path: Path) -
     assert rest.tree() == whole.tree()
     assert rest.log.head == whole.log.head
     assert rest.log.snapshots.keys() == whole.log.snapshots.keys()
+
+
+def test_a_forged_checkpoint_is_not_believed(home: Path, tmp_path: Path) -> None:
+    whole = Archive(home / "storage", PASSWORD)
+    with Catalogue.open(home / "photos.archive", write=False) as catalogue:
+        forger, last = Forger(unlock(catalogue, PASSWORD)), catalogue.head.number
+    objects = shutil.copytree(home / "storage", tmp_path / "some")
+    (objects / "forged").write_bytes(
+        forger.log_object(Kind.CHECKPOINT, About(99, last, bytes(32), last), [], 99)
+    )
+    assert Archive(objects, PASSWORD).tree() == whole.tree()
+    first = min(each.name for each in whole.objects if each.kind == second.MANIFEST)
+    (objects / first).unlink()
+    found = Archive(objects, PASSWORD)
+    assert any("no manifest that is there leads to it" in text for text in found.notices)
+    assert 99 not in found.log.snapshots
 
 
 def test_packs_alone_and_what_was_deleted(home: Path, tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ from helpers_cli import (
 from helpers_cold import HOUR, ColdFolder, FakeClock
 from pyarchiver.cas import log, packer
 from pyarchiver.cas.catalogue import Catalogue
+from pyarchiver.cas.decrypt import decrypt
 from pyarchiver.cas.fetch import Fetcher
 from pyarchiver.cas.ini import located
 from pyarchiver.cas.local import LocalStorage
+from pyarchiver.cas.planner import Request
 from pyarchiver.cas.profiles import Terms, Way
 from pyarchiver.cas.progress import Quiet
 from pyarchiver.cas.recover import RecoverResult, Wanted, recover
@@ -46,8 +48,8 @@ from pyarchiver.cmd import secrets
 from pyarchiver.cmd.exits import Exit
 from pyarchiver.cmd.main import run
 from pyarchiver.formats.errors import ArchiverError, ColdError
-from pyarchiver.formats.header import Kind
-from pyarchiver.formats.names import another_name, parse_name
+from pyarchiver.formats.header import Kind, parse_front
+from pyarchiver.formats.names import another_name, object_name, parse_name
 from pyarchiver.formats.records import About
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -201,7 +203,7 @@ def test_one_checkpoint_and_the_tail_are_read_and_no_pack(
     result, observer = recovered(place)
     assert not observer.problems
     newest = max(path.name for path in place.objects("c"))
-    later = {path.name for path in place.objects("m") if number(path.name) > number(newest)}
+    later = {path.name for path in place.objects("m") if number(path.name) >= number(newest)}
     assert read == {newest, *later}
     assert later
     assert len(place.objects("m")) > len(later)
@@ -491,6 +493,112 @@ def test_a_withheld_tail_is_named(place: Place, capsys: pytest.CaptureFixture[st
     assert run([*words, "--expect", f"1:{'00' * 32}"]) == Exit.FAILED
     assert "it differs" in capsys.readouterr().err
     assert run([*words, "--expect", "1"]) == Exit.USAGE
+
+
+def forged(place: Place, number: int, hash_: bytes) -> Path:
+    """A checkpoint with the keys of the lost .archive, which says nothing but run 7."""
+    with Catalogue.open(place.work / "lost.archive", write=False) as catalogue:
+        forger = Forger(unlock(catalogue, PASSWORD))
+        head = blake3(place.objects("m")[-1].read_bytes()).digest()
+        assert head == catalogue.head.hash
+    data = forger.log_object(Kind.CHECKPOINT, About(7, number, hash_, number), [], 7)
+    header = parse_front(data)
+    name = object_name(header.archive_id, Kind.CHECKPOINT, number, header.object_id)
+    write(place.storage / name, data)
+    return place.storage / name
+
+
+def snapshots(place: Place) -> set[int]:
+    with Catalogue.open(place.archive, write=False) as catalogue:
+        return {done.run for done in catalogue.snapshots()}
+
+
+def test_a_forged_checkpoint_hides_nothing(place: Place) -> None:
+    """Whatever it says its manifest is, older snapshots stay, in what `decrypt` reads too."""
+    before = lost(place)
+    last = number(place.objects("m")[-1].name)
+    heads = [blake3(path.read_bytes()).digest() for path in place.objects("m")]
+    for at, hash_, problem in [
+        (99, bytes(32), "manifest 99 is missing: nothing shows that checkpoint 99"),
+        (last, bytes(32), f"checkpoint {last} is not of the manifest of that number"),
+        (last - 1, bytes(32), f"checkpoint {last - 1} is not of the manifest of that number"),
+        (last, heads[-1], ""),
+    ]:
+        checkpoint = forged(place, at, hash_)
+        observer = Quiet()
+        decrypt(place.storage, place.work / "out", PASSWORD, Request(1), observer)
+        shutil.rmtree(place.work / "out")
+        assert not problem or any(problem in text for text in observer.problems), (at, observer)
+        if problem:
+            _, observer = recovered(place)
+            assert any(problem in text for text in observer.problems)
+            assert snapshots(place) >= set(range(1, RUNS + 1))
+            ours, theirs = said_by(place.archive), said_by(before)
+            for what in ("versions", "paths", "packs", "chunks"):
+                assert ours[what] == theirs[what], what
+            place.archive.unlink()
+        wanted = Wanted((1, heads[0]))
+        if at <= last:
+            recovered(place, wanted)
+            assert snapshots(place) == set(range(1, RUNS + 1))
+            place.archive.unlink()
+        else:
+            with pytest.raises(ArchiverError, match="manifests are missing"):
+                recovered(place, wanted)
+        checkpoint.unlink()
+
+
+def test_what_a_checkpoint_hides_where_no_head_is_expected(place: Place) -> None:
+    """What SECURITY.md says remains possible: no manifest before it is read."""
+    lost(place)
+    head = blake3(place.objects("m")[-1].read_bytes()).digest()
+    forged(place, number(place.objects("m")[-1].name), head)
+    _, observer = recovered(place)
+    assert any("was not read: checkpoint" in text for text in observer.notices)
+    assert snapshots(place) == {RUNS, 7}
+    place.archive.unlink()
+    recovered(place, Wanted((RUNS, head)))
+    assert snapshots(place) == set(range(1, RUNS + 1))
+
+
+def test_a_checkpoint_proves_no_head(place: Place) -> None:
+    """Where its manifest is lost it is used, with a word, and not for what is expected."""
+    before = lost(place)
+    checkpoint = max(path.name for path in place.objects("c"))
+    its_own, *later = [p for p in place.objects("m") if number(p.name) >= number(checkpoint)]
+    head = blake3(its_own.read_bytes()).digest()
+    for path in (its_own, *later):
+        path.unlink()
+    _, observer = recovered(place)
+    assert any("nothing shows that checkpoint" in text for text in observer.problems)
+    place.archive.unlink()
+    with pytest.raises(ArchiverError, match="a checkpoint alone proves nothing"):
+        recovered(place, Wanted((1, head)))
+    for path in place.objects("m"):
+        path.unlink()
+    _, observer = recovered(place)
+    assert any("nothing shows that checkpoint" in text for text in observer.problems)
+    ours, theirs = said_by(place.archive), said_by(before)
+    assert ours["packs"] == theirs["packs"]
+    assert snapshots(place)
+
+
+def test_manifests_that_a_checkpoint_stands_for(place: Place) -> None:
+    """They may be gone; what is expected does not rest on it without a word."""
+    before = lost(place)
+    checkpoint = max(path.name for path in place.objects("c"))
+    for path in place.objects("m"):
+        if number(path.name) < number(checkpoint):
+            path.unlink()
+    for wanted in (Wanted(), Wanted((RUNS, blake3(place.objects("m")[-1].read_bytes()).digest()))):
+        _, observer = recovered(place, wanted)
+        told = observer.problems if wanted.expected else observer.notices
+        assert any(f"checkpoint {number(checkpoint)} replaces it" in text for text in told)
+        assert wanted.expected or not observer.problems
+        ours, theirs = said_by(place.archive), said_by(before)
+        for what in ("versions", "paths", "packs", "chunks", "runs", "head"):
+            assert ours[what] == theirs[what], what
+        place.archive.unlink()
 
 
 def test_an_older_head_is_found_before_the_checkpoint(place: Place) -> None:

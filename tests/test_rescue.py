@@ -271,6 +271,22 @@ def test_damage_is_named_and_no_wrong_byte_is_written(
             shutil.rmtree(path)
 
 
+def test_a_forged_checkpoint_hides_no_gap(
+    module: ModuleType, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Catalogue.open(place.archive, write=False) as catalogue:
+        forger, last = Forger(unlock(catalogue, PASSWORD)), catalogue.head.number
+    objects = Path(shutil.copytree(place.storage, tmp_path / "objects"))
+    for path in (*objects.glob("*-c-*"), *objects.glob("*-kit-*"), min(objects.glob("*-m-*"))):
+        path.unlink()
+    about = About(9, last, bytes(32), last)
+    (objects / "forged").write_bytes(forger.log_object(Kind.CHECKPOINT, about, [], 9))
+    assert run_in_process(module, objects, tmp_path / "out")
+    told = capsys.readouterr().err
+    assert f"checkpoint {last} is not complete, or not of a manifest that is here" in told
+    assert "manifest 1 is missing" in told
+
+
 def test_two_manifests_with_one_id(module: ModuleType, tmp_path: Path) -> None:
     """One of them is forged; neither is lost."""
     forger = Forger()

@@ -525,9 +525,9 @@ class Archive:
         self.packs: dict[bytes, Object] = {}
         self.log: dict[bytes, Object] = {}
         self.states: dict[tuple[bytes, bool], State] = {}
-        self._manifests: list[tuple[int, int, int, bytes, Object]] = []
-        self._parts: dict[int, set[int]] = {}
-        self._last_part: dict[int, int] = {}
+        self._manifests: list[tuple[int, int, int, bytes, bytes]] = []
+        self._parts: dict[tuple[int, bytes], set[int]] = {}
+        self._last_part: dict[tuple[int, bytes], int] = {}
 
     def add(self, found: Object) -> None:
         """Take an object in; of two copies the one that is whole."""
@@ -573,13 +573,19 @@ class Archive:
                 elif kind == PACK_INDEX and told is not None:
                     told.told.append(unpack(body))
                 elif kind == RUN and found.kind == 3 and about:
-                    self._last_part[about[0]] = about[1]
+                    self._last_part[about[0], about[3]] = about[1]
             except (Bad, KeyError, TypeError, ValueError) as error:
                 say(f"{found.path.name}: {error!r}; the rest of it is used")
         if found.kind == 2 and about:
-            self._manifests.append((*about, found))
+            own = b""
+            try:
+                with opened(found.path) as file:
+                    own = blake3(file.read()).digest()
+            except Bad as error:
+                say(f"{found.path.name}: {error}")
+            self._manifests.append((*about, own))
         if found.kind == 3 and about:
-            self._parts.setdefault(about[0], set()).add(about[1])
+            self._parts.setdefault((about[0], about[3]), set()).add(about[1])
 
     def _entries(self, data: bytes) -> None:
         for entry in unpack_each(data):
@@ -607,26 +613,21 @@ class Archive:
     def _check_chain(self) -> None:
         """Name manifests that are missing or doubled: each names the one before it (11)."""
         covered, hashes = 0, dict[int, set[bytes]]()
-        for number, parts in self._parts.items():
-            last = self._last_part.get(number, 1 << 62)
-            if sum(0 <= part <= last for part in parts) == last + 1:
-                covered = max(covered, number)
+        known = {pair for row in self._manifests for pair in (row[2:4], (row[0], row[4]))}
+        for key, parts in self._parts.items():
+            last = self._last_part.get(key, 1 << 62)
+            if key in known and sum(0 <= part <= last for part in parts) == last + 1:
+                covered = max(covered, key[0])
             else:
-                say(f"checkpoint {number} is not complete")
-        for number, _, previous, hash_, found in sorted(self._manifests, key=lambda row: row[:3]):
+                say(f"checkpoint {key[0]} is not complete, or not of a manifest that is here")
+        for number, _, previous, hash_, own in sorted(self._manifests):
             if number in hashes:
                 say(f"there are two manifests {number}: both are used")
             if previous > covered and previous not in hashes:
                 say(f"manifest {previous} is missing, and what only it tells")
             elif previous in hashes and not {hash_, b""} & hashes[previous]:
                 say(f"manifest {previous} is not the one that manifest {number} continues")
-            known = hashes.setdefault(number, set())
-            try:
-                with opened(found.path) as file:
-                    known.add(blake3(file.read()).digest())
-            except Bad as error:
-                known.add(b"")
-                say(f"{found.path.name}: {error}")
+            hashes.setdefault(number, set()).add(own)
 
     def names(self) -> dict[tuple[bytes, bool], bytes]:
         """Where each path goes. Of a path that was a file and a folder the older gets `~run`."""
