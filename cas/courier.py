@@ -15,7 +15,7 @@ from pathlib import Path
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.objectfile import ObjectFile, spool_file
 from pyarchiver.cas.progress import Observer
-from pyarchiver.cas.rows import STORED, ObjectRow
+from pyarchiver.cas.rows import ObjectRow
 from pyarchiver.cas.storage import PART, Checksums, Storage
 from pyarchiver.cas.uploads import Uploads
 from pyarchiver.formats.errors import MissingError, StorageError, UncertainError
@@ -213,7 +213,7 @@ class Courier:
     def _way_out(self, row: ObjectRow) -> str:
         """What to do about an object that cannot be sent: what is in it can be sent again."""
         back = f"put {spool_file(self.spool, row.name).name} back, or go on without it: "
-        if any(state == STORED for _, state, _, _ in self._catalogue.object_totals()):
+        if self._catalogue.count_stored():
             return (
                 f"{back}pyarchiver recover {self._catalogue.url} NEW.archive, then pyarchiver "
                 "resume NEW.archive"

@@ -187,6 +187,11 @@ class Inventory(Versions):
         query = "SELECT kind, state, count(*), sum(size) FROM objects GROUP BY kind, state"
         return self._db.execute(query).fetchall()
 
+    def count_stored(self) -> int:
+        """How many objects are in the storage, as far as is known."""
+        query = "SELECT count(*) FROM objects WHERE state = ?"
+        return int(self._db.execute(query, (STORED,)).fetchone()[0])
+
     def count_sealed(self) -> int:
         """How many objects have key slots: all but the kit."""
         return sum(count for kind, _, count, _ in self.object_totals() if kind != Kind.KIT)

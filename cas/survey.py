@@ -37,7 +37,7 @@ def survey(catalogue: Catalogue, storage: Storage, observer: Observer) -> None:
         return
     if unknown:
         raise CatalogueError(old_copy(catalogue, unknown))
-    stored = sum(count for _, state, count, _ in catalogue.object_totals() if state == STORED)
+    stored = catalogue.count_stored()
     refuse_none(stored, there, catalogue.url)
     if there < stored:
         observer.notice(
