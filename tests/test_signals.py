@@ -31,13 +31,15 @@ DRIVER = Path(__file__).with_name("signal_driver.py")
 class Standing:
     """A command that stands still at a place, in a session of its own."""
 
-    def __init__(self, home: Path, place: str, *words: str, ignore: str = "") -> None:
+    def __init__(self, home: Path, place: str, *words: str, nohup: bool = False) -> None:
         self._gate = home / "gate"
         if not self._gate.exists():
             os.mkfifo(self._gate)
         command = [sys.executable, str(DRIVER), f"pyarchiver.{place}", str(self._gate), *words]
+        # Whether or not these tests run under nohup themselves.
+        hangup = signal.SIG_IGN if nohup else signal.SIG_DFL
         self.process = subprocess.Popen(
-            ["env", f"--ignore-signal={ignore}", *command] if ignore else command,
+            command, preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True, env=environment(PYARCHIVER_PASSWORD=PASSWORD),
         )  # fmt: skip
@@ -136,7 +138,7 @@ def test_other_signals(home: Path, number: signal.Signals) -> None:
 def test_nohup(home: Path) -> None:
     """What was started to go on without a terminal goes on."""
     started = Standing(
-        home, "cas.catalogue:Catalogue.stage", "start", str(home / "photos.ini"), ignore="HUP"
+        home, "cas.catalogue:Catalogue.stage", "start", str(home / "photos.ini"), nohup=True
     )
     started.process.send_signal(signal.SIGHUP)
     started.open_gate()
