@@ -1,7 +1,8 @@
 """The program, standing still at one place until it is told to go on: `PLACE GATE ARGUMENTS...`.
 
-PLACE is `module:attribute`. The first call there says "here" on stderr and then waits for somebody
-to open the pipe GATE.
+PLACE is `module:attribute`. The first call there says "here" on stderr and then waits for the file
+GATE. By looking again and again: a signal that comes just before a system call that blocks is seen
+by Python only when that call has ended.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import operator
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ def stand_still(place: str, gate: Path) -> None:
         if not waited:
             waited = True
             print("here", file=sys.stderr, flush=True)
-            gate.read_bytes()
+            while not gate.exists():
+                time.sleep(0.005)
         return original(*arguments, **named)
 
     setattr(found, name, waiting)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_cli import PASSWORD, differences, environment, make_tree, noise, write
+from helpers_cli import PASSWORD, SILENCE, differences, environment, make_tree, noise, write
 from helpers_disk import init, password
 from pyarchiver.cas.catalogue import Catalogue
 from pyarchiver.cas.rows import STORED
@@ -33,8 +33,7 @@ class Standing:
 
     def __init__(self, home: Path, place: str, *words: str, nohup: bool = False) -> None:
         self._gate = home / "gate"
-        if not self._gate.exists():
-            os.mkfifo(self._gate)
+        self._gate.unlink(missing_ok=True)
         command = [sys.executable, str(DRIVER), f"pyarchiver.{place}", str(self._gate), *words]
         # Whether or not these tests run under nohup themselves.
         hangup = signal.SIG_IGN if nohup else signal.SIG_DFL
@@ -53,12 +52,14 @@ class Standing:
 
     def open_gate(self) -> None:
         """Let it go on."""
-        with self._gate.open("wb"):
-            pass
+        self._gate.touch()
 
     def end(self) -> tuple[int, str]:
         """(exit code, all that was said) once it has ended; nothing of it may be left."""
-        out, err = self.process.communicate()
+        try:
+            out, err = self.process.communicate(timeout=SILENCE)
+        finally:
+            self.process.kill()
         with pytest.raises(ProcessLookupError):
             os.killpg(self.process.pid, 0)
         said = (self._said + out + err).decode()
