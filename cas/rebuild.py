@@ -220,7 +220,7 @@ class Rebuild:
             whole = whole and not contents.damage
             if any(kind == Type.RUN for kind, _ in contents.records):
                 last = _part(found)
-        if last >= 0 and whole and seen == set(range(last + 1)):
+        if last >= 0 and whole and len(seen) == last + 1 and max(seen) == last and min(seen) == 0:
             return True
         self._observer.problem(f"checkpoint {number} is incomplete: parts are missing or damaged")
         return False

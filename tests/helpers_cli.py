@@ -145,7 +145,7 @@ def patched(*changes: tuple[object, str, object]) -> Iterator[None]:
 
 def any_size(name: str, text: str, _: int, __: int) -> int:
     """In place of settings._size: any size, however small."""
-    assert name in ("pack size", "chunk size", "upload limit")
+    assert name in ("pack size", "chunk size", "upload limit", "download limit")
     return parse_size(text)
 
 

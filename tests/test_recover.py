@@ -495,13 +495,13 @@ def test_a_withheld_tail_is_named(place: Place, capsys: pytest.CaptureFixture[st
     assert run([*words, "--expect", "1"]) == Exit.USAGE
 
 
-def forged(place: Place, number: int, hash_: bytes) -> Path:
+def forged(place: Place, number: int, hash_: bytes, part: int = 0) -> Path:
     """A checkpoint with the keys of the lost .archive, which says nothing but run 7."""
     with Catalogue.open(place.work / "lost.archive", write=False) as catalogue:
         forger = Forger(unlock(catalogue, PASSWORD))
         head = blake3(place.objects("m")[-1].read_bytes()).digest()
         assert head == catalogue.head.hash
-    data = forger.log_object(Kind.CHECKPOINT, About(7, number, hash_, number), [], 7)
+    data = forger.log_object(Kind.CHECKPOINT, About(7, number, hash_, number, part), [], 7)
     header = parse_front(data)
     name = object_name(header.archive_id, Kind.CHECKPOINT, number, header.object_id)
     write(place.storage / name, data)
@@ -511,6 +511,17 @@ def forged(place: Place, number: int, hash_: bytes) -> Path:
 def snapshots(place: Place) -> set[int]:
     with Catalogue.open(place.archive, write=False) as catalogue:
         return {done.run for done in catalogue.snapshots()}
+
+
+def test_a_checkpoint_of_impossibly_many_parts(place: Place) -> None:
+    """As many as nobody can count cost neither memory nor time."""
+    lost(place)
+    last = number(place.objects("m")[-1].name)
+    head = blake3(place.objects("m")[-1].read_bytes()).digest()
+    forged(place, last, head, part=1 << 60)
+    observer = Quiet()
+    decrypt(place.storage, place.work / "out", PASSWORD, Request(1), observer)
+    assert f"checkpoint {last} is incomplete: parts are missing or damaged" in observer.problems
 
 
 def test_a_forged_checkpoint_hides_nothing(place: Place) -> None:
