@@ -104,6 +104,10 @@ class Inventory(Versions):
         rows = [ObjectRow(*row) for row in self._db.execute(query, values)]
         for row in rows:
             self._checked_name(row.name)
+            if row.size < 0:
+                raise CatalogueError(
+                    f"{self.path} was tampered with: {row.name} of {row.size} bytes"
+                )
         return rows
 
     def _checked_name(self, name: str) -> str:

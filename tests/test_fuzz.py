@@ -143,6 +143,15 @@ def test_a_configuration_that_nobody_made_here(
         Catalogue.open(place.archive, write=False)
 
 
+def test_sizes_below_nothing(place: Place) -> None:
+    change(place, "UPDATE objects SET size = -1 WHERE id = 1")
+    with (
+        pytest.raises(CatalogueError, match="tampered"),
+        Catalogue.open(place.archive, write=False) as catalogue,
+    ):
+        catalogue.objects()
+
+
 def test_values_that_would_fill_the_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite gives out up to a gigabyte at once where nobody says otherwise."""
     monkeypatch.setattr(database, "_VALUE_MAX", 1 << 20)
